@@ -1,0 +1,1 @@
+"""What every service shares: routes and their OpenAPI, middleware, metrics, logs, and the process runner."""

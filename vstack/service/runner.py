@@ -1,0 +1,64 @@
+"""Runs one service in this process: uvloop, one listening socket, orderly shutdown on SIGINT and SIGTERM.
+
+Invariants: the socket listens only after every resource of the application is ready, and a process that cannot listen
+or start says so in one line and exits with status 1.
+"""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+import structlog
+import uvloop
+from aiohttp import web
+
+from vstack.errors import SettingsError, VStackError
+
+SHUTDOWN_GRACE_S: Final = 5.0
+KEEPALIVE_S: Final = 75.0
+
+log = structlog.get_logger()
+
+
+def run(make_app: Callable[[], Awaitable[web.Application]], host: str, port: int) -> int:
+    """Serve until a signal; returns the exit status."""
+    try:
+        return uvloop.run(_serve(make_app, host, port))
+    except VStackError as error:
+        print(f"vstack: {error}", file=sys.stderr)
+        return 1
+
+
+async def _serve(make_app: Callable[[], Awaitable[web.Application]], host: str, port: int) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(await make_app(), host, port):
+        log.info("listening", host=host, port=port)
+        await stop.wait()
+        log.info("stopping")
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[web.AppRunner]:
+    """Serve `app` inside the block; yields the runner. A port that is taken is a SettingsError.
+
+    A request in flight has SHUTDOWN_GRACE_S to end.
+    """
+    runner = web.AppRunner(
+        app, handle_signals=False, access_log=None, keepalive_timeout=KEEPALIVE_S, shutdown_timeout=SHUTDOWN_GRACE_S
+    )
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port, reuse_address=True, backlog=1024).start()
+        except OSError as error:
+            raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        yield runner
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,156 @@
+"""Settings of every service: one TOML file each, checked whole before anything starts.
+
+Owns all defaults; deployment sets only what differs per site. Unknown keys are refused, so a typing error cannot hide.
+Secrets are never in the file: `cluster_key_file` names a file (a systemd credential, or a 0600 file in the data
+directory), and `redacted` is what may be printed.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+
+from vstack.errors import SettingsError
+from vstack.units import GIB, MIB
+
+MIN_CLUSTER_KEY_BYTES: Final = 16
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+NodeName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?![\s\S])")]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all settings types."""
+
+
+class Common(Section):
+    """What every service has. `cors_origin` "" sends no CORS headers."""
+
+    host: str = "127.0.0.1"
+    port: Port
+    log_level: str = "info"
+    cors_origin: str = "*"
+
+
+class MetadataSettings(Common):
+    """`proposer_id` tells metadata instances apart in ballots: each needs its own (0 draws a random one at start)."""
+
+    database_url: str
+    cluster_key_file: str
+    port: Port = 8080
+    proposer_id: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    database_pool_size: PositiveInt = 8
+    popularity_threshold: PositiveInt = 1000
+    upload_abandoned_after_s: PositiveFloat = 3600.0
+
+
+class StorageSettings(Common):
+    """One storage process: one data directory on one disk.
+
+    `node_id` defaults to one made from the disk's UUID. `public_url` is how others reach this node; `host_id` names the
+    machine (failure domain), `zone` a larger one. `superblock_bytes` is fixed per file when it is created.
+    """
+
+    data_dir: str
+    cluster_key_file: str
+    metadata_urls: tuple[str, ...]
+    port: Port = 8081
+    node_id: NodeName | None = None
+    public_url: str | None = None
+    host_id: str | None = None
+    zone: str = ""
+    superblock_bytes: Annotated[int, msgspec.Meta(ge=8 * MIB, le=4 * GIB, multiple_of=MIB)] = 1 * GIB
+    capacity_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Most that superblocks may take together; 0 is the whole file system."""
+    io_threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+
+
+class UploaderSettings(Common):
+    """`data_dir` holds received files while they are worked on, and the sessions. `max_jobs` bounds ffmpeg runs."""
+
+    data_dir: str
+    metadata_urls: tuple[str, ...]
+    port: Port = 8084
+    ffmpeg: str = "ffmpeg"
+    ffprobe: str = "ffprobe"
+    max_jobs: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
+    max_queued: Annotated[int, msgspec.Meta(ge=1, le=10000)] = 100
+    max_upload_bytes: PositiveInt = 200 * GIB
+    job_timeout_s: PositiveFloat = 6 * 3600.0
+
+
+class ClientSettings(Common):
+    """The smart client's HTTP server. `grafana_url` is where `GET /` leads."""
+
+    metadata_urls: tuple[str, ...] = ("http://127.0.0.1:8080",)
+    port: Port = 8888
+    grafana_url: str | None = None
+
+
+ServiceSettings = MetadataSettings | StorageSettings | UploaderSettings | ClientSettings
+KINDS: Final[dict[str, type[MetadataSettings] | type[StorageSettings] | type[UploaderSettings] | type[ClientSettings]]] = {
+    "metadata": MetadataSettings,
+    "storage": StorageSettings,
+    "uploader": UploaderSettings,
+    "client": ClientSettings,
+}
+
+S = TypeVar("S", bound=Common)
+
+
+def load(path: Path, kind: type[S]) -> S:
+    """The settings in TOML file `path`; SettingsError, one line, where they are not right."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    data.pop("service", None)
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def kind_of(path: Path) -> str:
+    """The `service` key of a file: metadata, storage, uploader or client."""
+    try:
+        name = tomllib.loads(path.read_text(encoding="utf-8")).get("service")
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    if name not in KINDS:
+        raise SettingsError(f"{path}: `service` must be one of {', '.join(KINDS)}")
+    return str(name)
+
+
+def cluster_key(settings: MetadataSettings | StorageSettings) -> bytes:
+    """The cluster's shared secret. A relative name is looked up in $CREDENTIALS_DIRECTORY first (systemd)."""
+    path = Path(settings.cluster_key_file)
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    if credentials and not path.is_absolute():
+        path = Path(credentials) / path
+    try:
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise SettingsError(f"cannot read the cluster key {path}: {error.strerror}") from error
+    if len(key) < MIN_CLUSTER_KEY_BYTES:
+        raise SettingsError(f"the cluster key in {path} has fewer than {MIN_CLUSTER_KEY_BYTES} bytes")
+    return key
+
+
+def redacted(settings: Common) -> dict[str, object]:
+    """The settings as plain data, with the password of a database URL blanked."""
+    data: dict[str, object] = msgspec.to_builtins(settings)
+    url = data.get("database_url")
+    if isinstance(url, str) and "@" in url:
+        scheme, _, rest = url.partition("://")
+        userinfo, _, location = rest.rpartition("@")
+        data["database_url"] = f"{scheme}://{userinfo.partition(':')[0]}:***@{location}"
+    return data

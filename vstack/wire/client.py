@@ -1,0 +1,130 @@
+"""The smart client's HTTP API: what a player reports about itself."""
+
+from typing import Literal
+
+from vstack.ids import Identifier
+from vstack.wire.common import Message
+
+BufferHealth = Literal["idle", "filling", "healthy", "low", "empty", "finished"]
+
+
+class BufferStatus(Message):
+    state: BufferHealth
+    buffer_level_sec: float
+    target_buffer_sec: float
+    buffer_health_percent: float
+    current_position: int
+
+
+class BufferStats(Message):
+    total_chunks_played: int
+    rebuffering_events: int
+    average_buffer_level: float
+    stall_time_sec: float = 0
+
+
+class SchedulerStats(Message):
+    total_downloads: int
+    success_rate: float
+    failover_count: int
+    hedged_requests: int = 0
+
+
+class NodeStats(Message):
+    latency_ms: float
+    bandwidth_mbps: float
+    success_rate: float
+
+
+class Status(Message):
+    video_id: str | None
+    playing: bool
+    startup_latency: float | None
+    playback_duration: float
+    buffer: BufferStatus
+    buffer_stats: BufferStats
+    scheduler_stats: SchedulerStats
+    network_stats: dict[str, NodeStats]
+    node_scores: dict[str, float]
+
+
+class SessionStats(Message):
+    video_id: str | None
+    startup_latency: float | None
+    playback_duration: float
+    total_chunks_played: int
+
+
+class BufferFigures(Message):
+    current_level_sec: float
+    target_sec: float
+    health_percent: float
+    rebuffering_events: int
+    stall_time_sec: float = 0
+
+
+class DownloadFigures(Message):
+    total: int
+    successful: int
+    failed: int
+    success_rate: float
+    failovers: int
+
+
+class NodeFigures(Message):
+    score: float
+    downloads: int
+    latency_ms: float
+    bandwidth_mbps: float
+    success_rate: float
+
+
+class Stats(Message):
+    session: SessionStats
+    buffer: BufferFigures
+    downloads: DownloadFigures
+    nodes: dict[str, NodeFigures]
+
+
+class LevelSample(Message):
+    timestamp: float
+    level: float
+
+
+class ThroughputSample(Message):
+    timestamp: float
+    mbps: float
+
+
+class ScoreSample(Message):
+    timestamp: float
+    score: float
+
+
+class History(Message):
+    buffer_history: tuple[LevelSample, ...]
+    throughput_history: tuple[ThroughputSample, ...]
+    node_score_history: dict[str, tuple[ScoreSample, ...]]
+
+
+class Performance(Message):
+    startup_latency_sec: float | None
+    average_throughput_mbps: float
+    rebuffering_events: int
+    average_buffer_level_sec: float
+    playback_duration_sec: float
+    chunks_played: int
+    download_success_rate: float
+
+
+class PlayRequest(Message):
+    """Start playing a video on this client; `speed` 0 is as fast as possible."""
+
+    video_id: Identifier
+    speed: float = 1.0
+
+
+class Health(Message):
+    status: Literal["healthy"]
+    service: str
+    playing: bool

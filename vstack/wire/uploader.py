@@ -1,0 +1,39 @@
+"""The uploader's messages."""
+
+from typing import Literal
+
+from vstack.wire.common import Message
+
+UploadPhase = Literal[
+    "uploading", "processing", "chunking", "registering", "uploading_chunks", "finalizing", "completed", "failed"
+]
+
+
+class Health(Message):
+    status: Literal["healthy", "unhealthy"]
+    service: str
+    active_uploads: int
+
+
+class UploadAccepted(Message):
+    video_id: str
+    upload_session_id: str
+    title: str
+    status: UploadPhase
+    message: str
+    status_url: str
+
+
+class UploadStatus(Message):
+    """`progress` is 0 to 100 and only grows; 100 only when completed. `total_chunks` is null until known."""
+
+    video_id: str
+    title: str
+    filename: str
+    status: UploadPhase
+    progress: int
+    started_at: str
+    total_chunks: int | None
+    error: str | None
+    chunks_committed: int = 0
+    size_bytes: int = 0
