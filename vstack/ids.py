@@ -13,6 +13,7 @@ import msgspec
 from vstack.errors import InvalidRequestError
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_FRAGMENT = re.compile(r"(?P<chunk>[A-Za-z0-9_-]{1,60})-frag-(?P<index>[0-9]{1,2})")
 _CHUNK = re.compile(r"(?P<video>[A-Za-z0-9_-]{1,50})-chunk-(?P<number>[0-9]{3,7})")
 
 # `(?![\s\S])` is the end of the text in every regular-expression dialect; `$` would let a trailing newline pass.
@@ -46,3 +47,9 @@ def parse_chunk_id(value: str) -> tuple[str, int] | None:
     """(video id, number) of a chunk id of ours; None for any other identifier."""
     match = _CHUNK.fullmatch(value)
     return (match["video"], int(match["number"])) if match else None
+
+
+def parse_fragment_id(value: str) -> tuple[str, int] | None:
+    """(chunk id, fragment index) of a fragment id; None for any other identifier."""
+    match = _FRAGMENT.fullmatch(value)
+    return (match["chunk"], int(match["index"])) if match else None

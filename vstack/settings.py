@@ -27,7 +27,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Base of all settings types."""
 
 
-class Common(Section):
+class Common(Section, frozen=True, kw_only=True):
     """What every service has. `cors_origin` "" sends no CORS headers."""
 
     host: str = "127.0.0.1"
@@ -36,7 +36,7 @@ class Common(Section):
     cors_origin: str = "*"
 
 
-class MetadataSettings(Common):
+class MetadataSettings(Common, frozen=True, kw_only=True):
     """`proposer_id` tells metadata instances apart in ballots: each needs its own (0 draws a random one at start)."""
 
     database_url: str
@@ -48,7 +48,7 @@ class MetadataSettings(Common):
     upload_abandoned_after_s: PositiveFloat = 3600.0
 
 
-class StorageSettings(Common):
+class StorageSettings(Common, frozen=True, kw_only=True):
     """One storage process: one data directory on one disk.
 
     `node_id` defaults to one made from the disk's UUID. `public_url` is how others reach this node; `host_id` names the
@@ -69,7 +69,7 @@ class StorageSettings(Common):
     io_threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
 
 
-class UploaderSettings(Common):
+class UploaderSettings(Common, frozen=True, kw_only=True):
     """`data_dir` holds received files while they are worked on, and the sessions. `max_jobs` bounds ffmpeg runs."""
 
     data_dir: str
@@ -83,7 +83,7 @@ class UploaderSettings(Common):
     job_timeout_s: PositiveFloat = 6 * 3600.0
 
 
-class ClientSettings(Common):
+class ClientSettings(Common, frozen=True, kw_only=True):
     """The smart client's HTTP server. `grafana_url` is where `GET /` leads."""
 
     metadata_urls: tuple[str, ...] = ("http://127.0.0.1:8080",)
@@ -92,7 +92,9 @@ class ClientSettings(Common):
 
 
 ServiceSettings = MetadataSettings | StorageSettings | UploaderSettings | ClientSettings
-KINDS: Final[dict[str, type[MetadataSettings] | type[StorageSettings] | type[UploaderSettings] | type[ClientSettings]]] = {
+KINDS: Final[
+    dict[str, type[MetadataSettings] | type[StorageSettings] | type[UploaderSettings] | type[ClientSettings]]
+] = {
     "metadata": MetadataSettings,
     "storage": StorageSettings,
     "uploader": UploaderSettings,

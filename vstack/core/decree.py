@@ -1,8 +1,8 @@
 """The value of a ChunkPaxos instance: the decree that says where one chunk lives.
 
-A decree names the *intended* placement by node id, never by URL; which copies exist right now is replica status in
-Postgres. It also carries what a rebuild of the database needs to make the video whole again (title, order, duration), so
-the storage nodes alone hold the truth.
+A decree names the *intended* placement by node id, never by URL; which copies exist right now is replica status in the
+database. It also carries what a rebuild of the database needs to make the video whole again (title, order, duration),
+so the storage nodes alone hold the truth.
 
 Invariants: the encoding is canonical (one decree, one byte string, one digest); placements are ordered by (fragment
 index, node id); an ABORT decree has no placements.

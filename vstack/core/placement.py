@@ -3,8 +3,8 @@
 The same ranking picks the acceptors of a chunk (over an immutable generation) and its replicas (over the nodes that can
 be written right now), so replicas fall on acceptors wherever they can and the fast round costs the fewest messages.
 
-Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (1998); the weighted form -w / ln(h) is
-from Schindelhauer and Schomaker (2005). Adding or losing a node moves only the chunks that it gains or held.
+Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (1998); the weighted form -w / ln(h)
+is from Schindelhauer and Schomaker (2005). Adding or losing a node moves only the chunks that it gains or held.
 """
 
 import hashlib

@@ -122,7 +122,7 @@ class JsonCaller:
     @staticmethod
     def _decode(data: bytes, answer: type[T], path: str) -> T:
         if answer is type(None):
-            return None  # type: ignore[return-value]
+            return None
         try:
             return msgspec.json.decode(data, type=answer)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

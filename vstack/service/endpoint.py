@@ -1,7 +1,7 @@
 """Routes with typed inputs and outputs: one declaration serves decoding, encoding and /openapi.json.
 
-A handler is `async def name(request, *, ...) -> Struct | StreamResponse`. Its keyword-only parameters say what it takes:
-a name that stands in the path is a path parameter, `query` is a Struct decoded from the query string, `body` a Struct
+A handler is `async def name(request, *, ...) -> Struct | StreamResponse`. Its keyword-only parameters say what it
+takes: a name that stands in the path is a path parameter, `query` is a Struct decoded from the query string, `body` a Struct
 decoded from a JSON body. Its return annotation is the answer: a Struct (or tuple of Structs) becomes JSON with
 `Endpoint.status`, None becomes an empty answer, a StreamResponse is passed on as it is. What a client sends wrong is an
 InvalidRequestError before the handler runs, so the OpenAPI document is true by construction.
@@ -72,7 +72,9 @@ class Signature:
             elif "{" + name + "}" in endpoint.path:
                 path[name] = hints[name]
             else:
-                raise TypeError(f"{endpoint.handler.__name__}: parameter {name} is neither in {endpoint.path} nor known")
+                raise TypeError(
+                    f"{endpoint.handler.__name__}: parameter {name} is neither in {endpoint.path} nor known"
+                )
         return cls(path, query, body, body_optional, hints.get("return"))
 
 
@@ -134,6 +136,6 @@ async def _read_body(request: web.Request, kind: type[msgspec.Struct], *, option
 
 def _convert(value: object, kind: object, what: str) -> object:
     try:
-        return msgspec.convert(value, kind, strict=False)  # type: ignore[call-overload]
+        return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidRequestError(f"{what}: {error}") from error

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from vstack import errors
 from vstack.service.endpoint import json_response
@@ -49,7 +50,7 @@ def error_response(error: errors.VStackError) -> web.Response:
     return json_response(body, status=status_of(error), headers=headers)
 
 
-def build(metrics: HttpMetrics) -> Callable[[web.Request, Next], Awaitable[web.StreamResponse]]:
+def build(metrics: HttpMetrics) -> Middleware:
     """The one middleware of a service."""
 
     @web.middleware

@@ -28,7 +28,7 @@ def run(make_app: Callable[[], Awaitable[web.Application]], host: str, port: int
     try:
         return uvloop.run(_serve(make_app, host, port))
     except VStackError as error:
-        print(f"vstack: {error}", file=sys.stderr)
+        sys.stderr.write(f"vstack: {error}\n")
         return 1
 
 

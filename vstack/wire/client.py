@@ -8,7 +8,7 @@ from vstack.wire.common import Message
 BufferHealth = Literal["idle", "filling", "healthy", "low", "empty", "finished"]
 
 
-class BufferStatus(Message):
+class BufferStatus(Message, frozen=True, kw_only=True):
     state: BufferHealth
     buffer_level_sec: float
     target_buffer_sec: float
@@ -16,27 +16,27 @@ class BufferStatus(Message):
     current_position: int
 
 
-class BufferStats(Message):
+class BufferStats(Message, frozen=True, kw_only=True):
     total_chunks_played: int
     rebuffering_events: int
     average_buffer_level: float
     stall_time_sec: float = 0
 
 
-class SchedulerStats(Message):
+class SchedulerStats(Message, frozen=True, kw_only=True):
     total_downloads: int
     success_rate: float
     failover_count: int
     hedged_requests: int = 0
 
 
-class NodeStats(Message):
+class NodeStats(Message, frozen=True, kw_only=True):
     latency_ms: float
     bandwidth_mbps: float
     success_rate: float
 
 
-class Status(Message):
+class Status(Message, frozen=True, kw_only=True):
     video_id: str | None
     playing: bool
     startup_latency: float | None
@@ -48,14 +48,14 @@ class Status(Message):
     node_scores: dict[str, float]
 
 
-class SessionStats(Message):
+class SessionStats(Message, frozen=True, kw_only=True):
     video_id: str | None
     startup_latency: float | None
     playback_duration: float
     total_chunks_played: int
 
 
-class BufferFigures(Message):
+class BufferFigures(Message, frozen=True, kw_only=True):
     current_level_sec: float
     target_sec: float
     health_percent: float
@@ -63,7 +63,7 @@ class BufferFigures(Message):
     stall_time_sec: float = 0
 
 
-class DownloadFigures(Message):
+class DownloadFigures(Message, frozen=True, kw_only=True):
     total: int
     successful: int
     failed: int
@@ -71,7 +71,7 @@ class DownloadFigures(Message):
     failovers: int
 
 
-class NodeFigures(Message):
+class NodeFigures(Message, frozen=True, kw_only=True):
     score: float
     downloads: int
     latency_ms: float
@@ -79,35 +79,35 @@ class NodeFigures(Message):
     success_rate: float
 
 
-class Stats(Message):
+class Stats(Message, frozen=True, kw_only=True):
     session: SessionStats
     buffer: BufferFigures
     downloads: DownloadFigures
     nodes: dict[str, NodeFigures]
 
 
-class LevelSample(Message):
+class LevelSample(Message, frozen=True, kw_only=True):
     timestamp: float
     level: float
 
 
-class ThroughputSample(Message):
+class ThroughputSample(Message, frozen=True, kw_only=True):
     timestamp: float
     mbps: float
 
 
-class ScoreSample(Message):
+class ScoreSample(Message, frozen=True, kw_only=True):
     timestamp: float
     score: float
 
 
-class History(Message):
+class History(Message, frozen=True, kw_only=True):
     buffer_history: tuple[LevelSample, ...]
     throughput_history: tuple[ThroughputSample, ...]
     node_score_history: dict[str, tuple[ScoreSample, ...]]
 
 
-class Performance(Message):
+class Performance(Message, frozen=True, kw_only=True):
     startup_latency_sec: float | None
     average_throughput_mbps: float
     rebuffering_events: int
@@ -117,14 +117,14 @@ class Performance(Message):
     download_success_rate: float
 
 
-class PlayRequest(Message):
+class PlayRequest(Message, frozen=True, kw_only=True):
     """Start playing a video on this client; `speed` 0 is as fast as possible."""
 
     video_id: Identifier
     speed: float = 1.0
 
 
-class Health(Message):
+class Health(Message, frozen=True, kw_only=True):
     status: Literal["healthy"]
     service: str
     playing: bool

@@ -12,7 +12,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all wire types."""
 
 
-class ErrorBody(Message):
+class ErrorBody(Message, frozen=True, kw_only=True):
     """The body of every error answer."""
 
     detail: str
@@ -24,7 +24,9 @@ _PRINTABLE = r"^[^\x00-\x1f\x7f]*(?![\s\S])"
 
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TITLE_CHARS, pattern=_PRINTABLE)]
 ShortText = Annotated[str, msgspec.Meta(max_length=256, pattern=_PRINTABLE)]
-NodeUrl = Annotated[str, msgspec.Meta(min_length=8, max_length=256, pattern=r"^https?://[A-Za-z0-9_.:\[\]-]+(?![\s\S])")]
+NodeUrl = Annotated[
+    str, msgspec.Meta(min_length=8, max_length=256, pattern=r"^https?://[A-Za-z0-9_.:\[\]-]+(?![\s\S])")
+]
 Checksum = Annotated[str, msgspec.Meta(pattern=r"^(sha256:)?[0-9a-fA-F]{64}(?![\s\S])")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**53)]

@@ -1,7 +1,7 @@
 """ChunkPaxos on the wire, and receipts as they travel in headers.
 
-Values are JSON texts of decrees and travel as strings. A proposal rides on a PUT in `PROPOSAL_HEADER`, the receipt comes
-back in `RECEIPT_HEADER`; both are base64url of compact JSON, which keeps them printable and below 8 KiB.
+Values are JSON texts of decrees and travel as strings. A proposal rides on a PUT in `PROPOSAL_HEADER`, the receipt
+comes back in `RECEIPT_HEADER`; both are base64url of compact JSON, which keeps them printable and below 8 KiB.
 """
 
 import base64
@@ -25,7 +25,7 @@ Ballot = Annotated[int, msgspec.Meta(ge=-1, lt=2**52)]
 ValueText = Annotated[str, msgspec.Meta(min_length=2, max_length=MAX_VALUE_BYTES)]
 
 
-class ConfigBody(Message):
+class ConfigBody(Message, frozen=True, kw_only=True):
     """The acceptors of an instance, with the generation they were drawn from."""
 
     generation: Count
@@ -43,7 +43,7 @@ class ConfigBody(Message):
         return cls(generation=config.generation, acceptors=config.acceptors)
 
 
-class Proposal(Message):
+class Proposal(Message, frozen=True, kw_only=True):
     """A value proposed for a chunk at the fast ballot."""
 
     epoch: Count
@@ -54,40 +54,39 @@ class Proposal(Message):
         return Instance(chunk_id=chunk_id, epoch=self.epoch, config=self.config.to_core())
 
 
-class PrepareRequest(Message):
+class PrepareRequest(Message, frozen=True, kw_only=True):
     epoch: Count
     config: ConfigBody
     ballot: Ballot
 
 
-class AcceptRequest(Message):
+class AcceptRequest(Message, frozen=True, kw_only=True):
     epoch: Count
     config: ConfigBody
     ballot: Ballot
     value: ValueText
 
 
-class LearnItem(Message):
-    """A chosen value, for one chunk. `retire` says instead that the chunk was deleted for good."""
+class LearnItem(Message, frozen=True, kw_only=True):
+    """A chosen value. Without a value it says that the chunk was deleted for good: RETIRE."""
 
     chunk_id: Identifier
-    epoch: Count = 0
-    config: ConfigBody | None = None
+    epoch: Count
+    config: ConfigBody
     value: ValueText | None = None
-    retire: bool = False
 
 
-class LearnRequest(Message):
+class LearnRequest(Message, frozen=True, kw_only=True):
     """A batch of LEARN and RETIRE, made durable together."""
 
     items: Annotated[tuple[LearnItem, ...], msgspec.Meta(min_length=1, max_length=256)]
 
 
-class LearnReply(Message):
+class LearnReply(Message, frozen=True, kw_only=True):
     learned: Count
 
 
-class AcceptorReply(Message):
+class AcceptorReply(Message, frozen=True, kw_only=True):
     """What an acceptor answers, after its state is durable.
 
     `outcome` is promised, accepted, rejected, learned (it knows the chosen value, here in accepted_value), retired or
@@ -103,7 +102,7 @@ class AcceptorReply(Message):
     receipt: str | None = None
 
 
-class AcceptorState(Message):
+class AcceptorState(Message, frozen=True, kw_only=True):
     """The durable state of one acceptor for one instance; also a row of a rebuild listing."""
 
     node_id: str
@@ -118,7 +117,7 @@ class AcceptorState(Message):
     retired: bool
 
 
-class AcceptorPage(Message):
+class AcceptorPage(Message, frozen=True, kw_only=True):
     """A page of acceptor states; `next` is the cursor of the following page, None after the last."""
 
     states: tuple[AcceptorState, ...]

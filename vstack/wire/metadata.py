@@ -15,7 +15,7 @@ Timestamp = str
 """ISO-8601 UTC with Z."""
 
 
-class Health(Message):
+class Health(Message, frozen=True, kw_only=True):
     status: Literal["healthy", "unhealthy"]
     service: str
     healthy_nodes: int
@@ -23,12 +23,12 @@ class Health(Message):
     database_status: Literal["healthy", "unhealthy"]
 
 
-class Root(Message):
+class Root(Message, frozen=True, kw_only=True):
     message: str
     version: str
 
 
-class Stats(Message):
+class Stats(Message, frozen=True, kw_only=True):
     total_videos: int
     total_chunks: int
     total_replicas: int
@@ -37,7 +37,7 @@ class Stats(Message):
     total_fragments: int = 0
 
 
-class GenerationNode(Message):
+class GenerationNode(Message, frozen=True, kw_only=True):
     """A member of a generation, as placement ranks it."""
 
     node_id: str
@@ -46,12 +46,12 @@ class GenerationNode(Message):
     zone: str = ""
 
 
-class GenerationBody(Message):
+class GenerationBody(Message, frozen=True, kw_only=True):
     number: int
     nodes: tuple[GenerationNode, ...]
 
 
-class VideoCreate(Message):
+class VideoCreate(Message, frozen=True, kw_only=True):
     """`video_id` lets an uploader register the id that it has already announced; it must be new."""
 
     title: Title
@@ -59,7 +59,7 @@ class VideoCreate(Message):
     video_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,50}(?![\s\S])", min_length=1)] | None = None
 
 
-class VideoCreated(Message):
+class VideoCreated(Message, frozen=True, kw_only=True):
     """`generation` is the node set that decides this video's placements."""
 
     video_id: str
@@ -68,7 +68,7 @@ class VideoCreated(Message):
     created_at: Timestamp
 
 
-class Video(Message):
+class Video(Message, frozen=True, kw_only=True):
     video_id: str
     title: str
     duration_sec: float
@@ -79,12 +79,12 @@ class Video(Message):
     size_bytes: int = 0
 
 
-class PageQuery(Message):
+class PageQuery(Message, frozen=True, kw_only=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     offset: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
 
 
-class StatusChange(Message):
+class StatusChange(Message, frozen=True, kw_only=True):
     """The uploader's last word on a video: complete (active) or given up (failed). Sizes are checked on activation."""
 
     status: Literal["active", "failed"]
@@ -92,7 +92,7 @@ class StatusChange(Message):
     duration_sec: Seconds | None = None
 
 
-class Fragment(Message):
+class Fragment(Message, frozen=True, kw_only=True):
     fragment_id: str
     fragment_index: int
     node_url: str
@@ -101,7 +101,7 @@ class Fragment(Message):
     status: str
 
 
-class ManifestChunk(Message):
+class ManifestChunk(Message, frozen=True, kw_only=True):
     chunk_id: str
     sequence_num: int
     size_bytes: int
@@ -113,7 +113,7 @@ class ManifestChunk(Message):
     segment: int = 0
 
 
-class ManifestSegment(Message):
+class ManifestSegment(Message, frozen=True, kw_only=True):
     """A run of chunks that starts with a random-access point: chunks first .. first + count - 1."""
 
     first: int
@@ -122,7 +122,7 @@ class ManifestSegment(Message):
     bytes: int
 
 
-class Manifest(Message):
+class Manifest(Message, frozen=True, kw_only=True):
     video_id: str
     title: str
     duration_sec: float
@@ -136,17 +136,17 @@ class Manifest(Message):
     segments: tuple[ManifestSegment, ...] = ()
 
 
-class Popularity(Message):
+class Popularity(Message, frozen=True, kw_only=True):
     video_id: str
     view_count: int
 
 
-class Acknowledged(Message):
+class Acknowledged(Message, frozen=True, kw_only=True):
     status: Literal["ok"]
     message: str
 
 
-class FragmentPlacement(Message):
+class FragmentPlacement(Message, frozen=True, kw_only=True):
     """Where one fragment of an erasure-coded chunk goes."""
 
     fragment_index: Annotated[int, msgspec.Meta(ge=0, le=15)]
@@ -158,7 +158,7 @@ class FragmentPlacement(Message):
 ReceiptText = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 
 
-class CommitRequest(Message):
+class CommitRequest(Message, frozen=True, kw_only=True):
     """The documented fields name the placement; the others make it durable knowledge for a rebuild.
 
     `receipts` are the X-Chunk-Receipt texts of the nodes that took the chunk. Without them the service asks the nodes.
@@ -178,7 +178,7 @@ class CommitRequest(Message):
     last: bool = False
 
 
-class CommitReply(Message):
+class CommitReply(Message, frozen=True, kw_only=True):
     """`degraded` says that fewer copies than intended are durable yet; the rest is filled in later."""
 
     success: bool
@@ -187,12 +187,12 @@ class CommitReply(Message):
     degraded: bool = False
 
 
-class ChunkFragments(Message):
+class ChunkFragments(Message, frozen=True, kw_only=True):
     chunk_id: str
     fragments: tuple[Fragment, ...]
 
 
-class AcceptorAnswer(Message):
+class AcceptorAnswer(Message, frozen=True, kw_only=True):
     """One acceptor's own answer, asked now; `reachable` false where it gave none."""
 
     node_id: str
@@ -203,7 +203,7 @@ class AcceptorAnswer(Message):
     learned: bool = False
 
 
-class ConsensusState(Message):
+class ConsensusState(Message, frozen=True, kw_only=True):
     """`accepted_value` is the JSON text of the chosen (or highest accepted) node URLs; null when there is none."""
 
     chunk_id: str
@@ -216,7 +216,7 @@ class ConsensusState(Message):
     acceptors: tuple[AcceptorAnswer, ...] = ()
 
 
-class NodeSummary(Message):
+class NodeSummary(Message, frozen=True, kw_only=True):
     node_url: str
     node_id: str
     last_heartbeat: Timestamp | None
@@ -229,17 +229,17 @@ class NodeSummary(Message):
     capacity_bytes: int = 0
 
 
-class NodeList(Message):
+class NodeList(Message, frozen=True, kw_only=True):
     nodes: tuple[NodeSummary, ...]
 
 
-class HealthSummary(Message):
+class HealthSummary(Message, frozen=True, kw_only=True):
     healthy: int
     degraded: int
     down: int
 
 
-class NodeRegistration(Message):
+class NodeRegistration(Message, frozen=True, kw_only=True):
     """`disk_uuid` and `incarnation` fence a node id to one disk and one process: an older incarnation is refused."""
 
     node_url: NodeUrl | None = None
@@ -252,13 +252,13 @@ class NodeRegistration(Message):
     incarnation: Size | None = None
 
 
-class NodeRegistered(Message):
+class NodeRegistered(Message, frozen=True, kw_only=True):
     status: Literal["registered"]
     node_id: str
     node_url: str
 
 
-class Heartbeat(Message):
+class Heartbeat(Message, frozen=True, kw_only=True):
     disk_usage_percent: Percent
     chunk_count: Size
     disk_status: Literal["healthy", "warning", "critical", "read_only"] = "healthy"
@@ -266,7 +266,7 @@ class Heartbeat(Message):
     incarnation: Size | None = None
 
 
-class RedundancyConfig(Message):
+class RedundancyConfig(Message, frozen=True, kw_only=True):
     """The shape of the recommended redundancy; shard counts are null under replication."""
 
     mode: ChunkMode
@@ -277,53 +277,53 @@ class RedundancyConfig(Message):
     replicas: int | None = None
 
 
-class Recommendation(Message):
+class Recommendation(Message, frozen=True, kw_only=True):
     video_id: str
     view_count: int
     recommended_mode: ChunkMode
     config: RedundancyConfig
 
 
-class OverrideQuery(Message):
+class OverrideQuery(Message, frozen=True, kw_only=True):
     mode: ChunkMode
 
 
-class OverrideSet(Message):
+class OverrideSet(Message, frozen=True, kw_only=True):
     status: Literal["ok"]
     video_id: str
     override_mode: ChunkMode
     message: str
 
 
-class OverrideCleared(Message):
+class OverrideCleared(Message, frozen=True, kw_only=True):
     status: Literal["ok"]
     video_id: str
     message: str
 
 
-class EfficiencyFactors(Message):
+class EfficiencyFactors(Message, frozen=True, kw_only=True):
     replication_overhead_factor: float
     erasure_coding_overhead_factor: float
     storage_savings_percent: float
 
 
-class ModeProfile(Message):
+class ModeProfile(Message, frozen=True, kw_only=True):
     storage_per_chunk_mb: float
     nodes_required: int
     failures_tolerated: int
 
 
-class ModeComparison(Message):
+class ModeComparison(Message, frozen=True, kw_only=True):
     replication: ModeProfile
     erasure_coding: ModeProfile
 
 
-class Efficiency(Message):
+class Efficiency(Message, frozen=True, kw_only=True):
     efficiency: EfficiencyFactors
     mode_comparison: ModeComparison
 
 
-class RedundancyPolicy(Message):
+class RedundancyPolicy(Message, frozen=True, kw_only=True):
     popularity_threshold: int
     replication_factor: int
     erasure_data_shards: int
@@ -331,7 +331,7 @@ class RedundancyPolicy(Message):
     erasure_total_shards: int
 
 
-class StorageOverhead(Message):
+class StorageOverhead(Message, frozen=True, kw_only=True):
     replication_chunks: int
     erasure_coded_chunks: int
     total_logical_bytes: int

@@ -16,7 +16,7 @@ CHUNK_COUNT_HEADER: Final = "X-Chunk-Count"
 RESPONSE_TIME_HEADER: Final = "X-Response-Time"
 
 
-class Health(Message):
+class Health(Message, frozen=True, kw_only=True):
     """`status` critical comes with 503. `disk_usage` is a percentage, `uptime` seconds."""
 
     status: Literal["healthy", "warning", "critical"]
@@ -29,7 +29,7 @@ class Health(Message):
     quarantined_bytes: int = 0
 
 
-class StoredChunk(Message):
+class StoredChunk(Message, frozen=True, kw_only=True):
     """One stored chunk or fragment, as an inventory row."""
 
     chunk_id: str
@@ -39,7 +39,7 @@ class StoredChunk(Message):
     epoch: int
 
 
-class InventoryQuery(Message):
+class InventoryQuery(Message, frozen=True, kw_only=True):
     """`video_id` keeps only that video's chunks; `after` is the cursor of the previous page."""
 
     video_id: Identifier | None = None
@@ -47,11 +47,11 @@ class InventoryQuery(Message):
     limit: Annotated[int, msgspec.Meta(ge=1, le=5000)] = 1000
 
 
-class Inventory(Message):
+class Inventory(Message, frozen=True, kw_only=True):
     chunks: tuple[StoredChunk, ...]
     next: str | None
 
 
-class AcceptorsQuery(Message):
+class AcceptorsQuery(Message, frozen=True, kw_only=True):
     after: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=5000)] = 1000

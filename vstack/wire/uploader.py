@@ -9,13 +9,13 @@ UploadPhase = Literal[
 ]
 
 
-class Health(Message):
+class Health(Message, frozen=True, kw_only=True):
     status: Literal["healthy", "unhealthy"]
     service: str
     active_uploads: int
 
 
-class UploadAccepted(Message):
+class UploadAccepted(Message, frozen=True, kw_only=True):
     video_id: str
     upload_session_id: str
     title: str
@@ -24,7 +24,7 @@ class UploadAccepted(Message):
     status_url: str
 
 
-class UploadStatus(Message):
+class UploadStatus(Message, frozen=True, kw_only=True):
     """`progress` is 0 to 100 and only grows; 100 only when completed. `total_chunks` is null until known."""
 
     video_id: str

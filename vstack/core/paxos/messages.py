@@ -48,9 +48,9 @@ class Learn:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """The chunk was deleted for good: refuse every later message about it, in any epoch."""
+    """The chunk was deleted for good: refuse every later message to this instance. Irrevocable."""
 
-    chunk_id: str
+    instance: Instance
 
 
 Message = Prepare | Accept | Learn | Retire

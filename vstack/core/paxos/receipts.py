@@ -2,8 +2,8 @@
 
 A receipt states two facts about one chunk, each durable before it was signed: which bytes the node holds (`stored_*`,
 empty for an acceptor that holds none) and which value it accepted at the fast ballot (`value_digest`, empty for a node
-that is no acceptor or took no proposal). A fast quorum of receipts for one value digest proves that the value is chosen,
-without a further message.
+that is no acceptor or took no proposal). A fast quorum of receipts for one value digest proves that the value is
+chosen, without a further message.
 
 The signature is HMAC-SHA256 with the cluster key over the canonical JSON of the other fields, so a receipt cannot be
 moved to another chunk, epoch, generation, node or value.

@@ -1,0 +1,1 @@
+"""The smart client: measures every node, picks one for each chunk, plays without stalls."""

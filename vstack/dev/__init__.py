@@ -1,0 +1,1 @@
+"""A real local cluster of separate processes for one machine: Postgres, metadata, storage, uploader, client."""

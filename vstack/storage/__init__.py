@@ -1,0 +1,1 @@
+"""The storage node: superblock files on one disk, acceptor records beside them, served over HTTP."""
