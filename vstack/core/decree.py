@@ -9,6 +9,7 @@ index, node id); an ABORT decree has no placements.
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -34,6 +35,16 @@ class Placement:
     node_id: str
     checksum: str
     fragment_index: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """What every chunk of a video repeats, so that any of them can name the video in a rebuild."""
+
+    video_id: str
+    title: str
+    created_at_ms: int
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,37 @@ class Decree:
             return msgspec.json.decode(encoded, type=cls)
         except (msgspec.DecodeError, ValueError) as error:
             raise InvalidRequestError(f"not a decree: {error}") from error
+
+    @classmethod
+    def for_copies(  # the uploader proposes and the metadata service commits: both must make the same bytes
+        cls,
+        node_ids: Iterable[str],
+        *,
+        video: "VideoFacts",
+        sequence_num: int,
+        checksum: str,
+        size_bytes: int,
+        duration_ms: int,
+        segment: int,
+        init_size_bytes: int,
+        last: bool,
+    ) -> "Decree":
+        """The decree of a replicated chunk in a video's first epoch; `checksum` is hex."""
+        return cls(
+            mode=Mode.REPLICATION,
+            video_id=video.video_id,
+            sequence_num=sequence_num,
+            checksum=checksum,
+            size_bytes=size_bytes,
+            placements=tuple(Placement(node_id, checksum) for node_id in sorted(node_ids)),
+            next_generation=video.generation,
+            title=video.title,
+            created_at_ms=video.created_at_ms,
+            duration_ms=duration_ms,
+            segment=segment,
+            init_size_bytes=init_size_bytes,
+            last=last,
+        )
 
     @property
     def node_ids(self) -> tuple[str, ...]:

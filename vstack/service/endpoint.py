@@ -1,8 +1,8 @@
 """Routes with typed inputs and outputs: one declaration serves decoding, encoding and /openapi.json.
 
 A handler is `async def name(request, *, ...) -> Struct | StreamResponse`. Its keyword-only parameters say what it
-takes: a name that stands in the path is a path parameter, `query` is a Struct decoded from the query string, `body` a Struct
-decoded from a JSON body. Its return annotation is the answer: a Struct (or tuple of Structs) becomes JSON with
+takes: a name that stands in the path is a path parameter, `query` is a Struct decoded from the query string, `body` a
+Struct decoded from a JSON body. Its return annotation is the answer: a Struct (or tuple of Structs) becomes JSON with
 `Endpoint.status`, None becomes an empty answer, a StreamResponse is passed on as it is. What a client sends wrong is an
 InvalidRequestError before the handler runs, so the OpenAPI document is true by construction.
 """

@@ -40,7 +40,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class ChunkInfo:
-    """A stored chunk or fragment: `checksum` is the hex SHA-256 of its bytes; fragment_index is -1 for a whole chunk."""
+    """A stored chunk or fragment: `checksum` is the hex SHA-256 of its bytes; fragment_index -1 is a whole chunk."""
 
     chunk_id: str
     size_bytes: int
