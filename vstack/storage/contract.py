@@ -67,6 +67,14 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Counters:
+    """What the engine did since it was opened; for metrics. `flushed_writes` counts the records that `flushes` covered."""
+
+    flushes: int = 0
+    flushed_writes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class PutOutcome:
     """`created` is False where the same bytes were there already."""
 
@@ -149,7 +157,11 @@ class Engine(Protocol):
         """A page of the newest acceptor states, and the cursor of the next."""
         ...
 
-    def usage(self) -> Usage: ...
+    def usage(self) -> Usage:
+        """Sizes and disk state from memory: cheap enough for every ping."""
+        ...
+
+    def counters(self) -> Counters: ...
 
     async def close(self) -> None:
         """Flush, write a snapshot, release the directory. Buffers and readings must have been given back."""
