@@ -47,9 +47,13 @@ class TooLargeError(VStackError):
 
 
 class PreconditionError(VStackError):
-    """A byte range outside the object."""
+    """A byte range outside the object, which has `size_bytes`."""
 
     code = "range_not_satisfiable"
+
+    def __init__(self, message: str, *, size_bytes: int | None = None) -> None:
+        super().__init__(message)
+        self.size_bytes = size_bytes
 
 
 class UnavailableError(VStackError):

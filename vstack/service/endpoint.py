@@ -3,11 +3,13 @@
 A handler is `async def name(request, *, ...) -> Struct | StreamResponse`. Its keyword-only parameters say what it
 takes: a name that stands in the path is a path parameter, `query` is a Struct decoded from the query string, `body` a
 Struct decoded from a JSON body. Its return annotation is the answer: a Struct (or tuple of Structs) becomes JSON with
-`Endpoint.status`, None becomes an empty answer, a StreamResponse is passed on as it is. What a client sends wrong is an
-InvalidRequestError before the handler runs, so the OpenAPI document is true by construction.
+`Endpoint.status`, None becomes an empty answer, a StreamResponse is passed on as it is (`Health | web.Response` returns
+the Struct where the status is not always the same). What a client sends wrong is an InvalidRequestError before the
+handler runs, so the OpenAPI document is true by construction.
 """
 
 import inspect
+import types
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -75,7 +77,7 @@ class Signature:
                 raise TypeError(
                     f"{endpoint.handler.__name__}: parameter {name} is neither in {endpoint.path} nor known"
                 )
-        return cls(path, query, body, body_optional, hints.get("return"))
+        return cls(path, query, body, body_optional, _answer_type(hints.get("return")))
 
 
 def install(app: web.Application, endpoints: Iterable[Endpoint]) -> None:
@@ -113,6 +115,12 @@ def _bind(endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamRes
 
     call.__name__ = handler.__name__
     return call
+
+
+def _answer_type(annotation: object) -> object:
+    members = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else ()
+    structs = [kind for kind in members if not (isinstance(kind, type) and issubclass(kind, web.StreamResponse))]
+    return structs[0] if structs else annotation
 
 
 async def _read_body(request: web.Request, kind: type[msgspec.Struct], *, optional: bool) -> msgspec.Struct | None:

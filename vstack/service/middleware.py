@@ -47,6 +47,8 @@ def error_response(error: errors.VStackError) -> web.Response:
         body.update(error.chosen)
     if isinstance(error, errors.UnavailableError):
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+    if isinstance(error, errors.PreconditionError) and error.size_bytes is not None:
+        headers["Content-Range"] = f"bytes */{error.size_bytes}"
     return json_response(body, status=status_of(error), headers=headers)
 
 

@@ -20,6 +20,9 @@ from vstack.errors import SettingsError, VStackError
 SHUTDOWN_GRACE_S: Final = 5.0
 KEEPALIVE_S: Final = 75.0
 
+ENDED: Final[web.AppKey[asyncio.Future[None]]] = web.AppKey("ended", asyncio.Future)
+"""Done when the process should end: by a signal, or with the error that `end` was given."""
+
 log = structlog.get_logger()
 
 
@@ -33,15 +36,24 @@ def run(make_app: Callable[[], Awaitable[web.Application]], host: str, port: int
 
 
 async def _serve(make_app: Callable[[], Awaitable[web.Application]], host: str, port: int) -> int:
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    ended = loop.create_future()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    async with serving(await make_app(), host, port):
+        loop.add_signal_handler(number, lambda: ended.done() or ended.set_result(None))
+    app = await make_app()
+    app[ENDED] = ended
+    async with serving(app, host, port):
         log.info("listening", host=host, port=port)
-        await stop.wait()
+        await ended
         log.info("stopping")
     return 0
+
+
+def end(app: web.Application, error: VStackError) -> None:
+    """End the service because of `error`: it says so in one line and exits with status 1."""
+    ended = app.get(ENDED)
+    if ended is not None and not ended.done():
+        ended.set_exception(error)
 
 
 @contextlib.asynccontextmanager

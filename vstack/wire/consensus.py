@@ -19,7 +19,6 @@ from vstack.wire.common import Count, Message
 
 PROPOSAL_HEADER: Final = "X-Chunk-Proposal"
 RECEIPT_HEADER: Final = "X-Chunk-Receipt"
-FRAGMENT_HEADER: Final = "X-Fragment-Index"
 
 Ballot = Annotated[int, msgspec.Meta(ge=-1, lt=2**52)]
 ValueText = Annotated[str, msgspec.Meta(min_length=2, max_length=MAX_VALUE_BYTES)]
