@@ -1,7 +1,8 @@
 """The contract between the storage service and its engine.
 
 `vstack.storage.engine` keeps it on a disk, the tests also in memory. The service above it knows no file, offset or
-record; the engine below knows no HTTP and no message of Paxos.
+record; the engine below knows no HTTP and no message of Paxos. `closes` and `governing` are pure functions of
+`vstack.core.paxos.acceptor`: the service serialises the messages of one chunk, over all its epochs.
 
 Promises of every engine
 - `put`, `delete` and `journal` return only after what they did survives a power cut; all writes in flight share one
@@ -140,11 +141,14 @@ class Engine(Protocol):
         ...
 
     async def journal(self, states: Sequence[AcceptorState]) -> None:
-        """Make acceptor states durable together. A learned or retired state drops those of earlier epochs."""
+        """Make acceptor states durable together. Each drops the other states of its chunk that it `closes`."""
         ...
 
     async def acceptor(self, chunk_id: str, epoch: int) -> AcceptorState | None:
-        """The newest journalled state of an instance."""
+        """What answers for an instance: the `governing` one of the newest journalled states of its chunk.
+
+        That may be a retirement, or the learned value of a later epoch: it stands in for the states it dropped.
+        """
         ...
 
     async def chunks(

@@ -1,21 +1,22 @@
 """The acceptor: what one storage node remembers of one instance, and how each message changes it.
 
-`step` is pure. The caller makes the new state durable *before* the reply leaves; a reply for an unchanged state may
-leave at once.
+`step` is pure. The caller serialises the messages of one chunk, hands in the state that `governing` picks, and makes
+the new state durable *before* the reply leaves; a reply for an unchanged state may leave at once.
 
 Invariants
 - `promised` only rises, also across restarts; `accepted_ballot <= promised`.
 - A prepare is granted only above every ballot promised so far, strictly. So no two proposers ever hold a majority of
   promises for one ballot, even if they share a proposer id or one restarts and counts its rounds from the start.
 - At the fast ballot only the first value is taken, and none after a promise.
-- A learned value never changes; a retired instance answers nothing but `Retired`.
+- A learned value never changes. It closes all earlier epochs of its chunk; a retirement closes every epoch. A state
+  that is closed may be dropped, because what closed it goes on answering in its place: dropping is not forgetting.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from vstack.core.paxos.config import FAST_BALLOT, NO_BALLOT
 from vstack.core.paxos.messages import (
-    Accept,
     Accepted,
     Instance,
     Learn,
@@ -33,7 +34,10 @@ from vstack.core.paxos.messages import (
 
 @dataclass(frozen=True, slots=True)
 class AcceptorState:
-    """The durable state of one acceptor for one instance: one record in a superblock."""
+    """The durable state of one acceptor for one instance: one record in a superblock.
+
+    Where `learned`, `accepted_value` is the chosen value and the ballots are those of before.
+    """
 
     instance: Instance
     promised: int = NO_BALLOT
@@ -43,29 +47,51 @@ class AcceptorState:
     retired: bool = False
 
 
+def closes(state: AcceptorState, epoch: int) -> bool:
+    """Whether `state` ends this epoch of its chunk for good, so that what was kept of the epoch may be dropped."""
+    return state.retired or (state.learned and epoch < state.instance.epoch)
+
+
+def governing(states: Iterable[AcceptorState], epoch: int) -> AcceptorState | None:
+    """The state that answers for an epoch, among all that an acceptor keeps of one chunk.
+
+    What closes the epoch comes first (a retirement, or the newest learned value of a later epoch), then the epoch's own
+    state. Looking up only the latter would let a late message reopen an epoch whose state was dropped.
+    """
+    kept = sorted(states, key=lambda state: (state.retired, state.instance.epoch), reverse=True)
+    closing = (state for state in kept if closes(state, epoch))
+    own = (state for state in kept if state.instance.epoch == epoch)
+    return next(closing, None) or next(own, None)
+
+
 def step(node_id: str, state: AcceptorState | None, message: Message) -> tuple[AcceptorState | None, Reply]:
-    """The state after `message` and the reply to it. A state that is the same object needs no write."""
+    """The state after `message` and the reply to it. A state that is the same object needs no write.
+
+    `state` is the `governing` one of the message's epoch. A new state may belong to an earlier epoch than that: only
+    where a chunk is retired through an epoch that is closed already.
+    """
     instance = message.instance
     if state is not None and state.retired:
         return state, Retired()
     if node_id not in instance.config.acceptors:
         return state, Mismatch(f"{node_id} is no acceptor of {instance.chunk_id} in epoch {instance.epoch}")
-    if state is not None and state.instance != instance:
+    closed = state is not None and closes(state, instance.epoch)
+    if state is not None and not closed and state.instance != instance:
         return state, Mismatch(f"{instance.chunk_id} was begun with {state.instance.config}, not {instance.config}")
-    match message:
-        case Retire():
-            return AcceptorState(instance, retired=True), Retired()
-        case Learn(value=value):
-            return _learn(state, instance, value)
+    if isinstance(message, Retire):
+        return AcceptorState(instance, retired=True), Retired()
+    if closed:
+        return state, Retired()
+    if isinstance(message, Learn):
+        return _learn(state, instance, message.value)
     if state is not None and state.learned:
         assert state.accepted_value is not None
         return state, Learned(state.accepted_value)
     current = state or AcceptorState(instance)
-    match message:
-        case Prepare(ballot=ballot):
-            after, reply = _prepare(current, ballot)
-        case Accept(ballot=ballot, value=value):
-            after, reply = _accept(current, ballot, value)
+    if isinstance(message, Prepare):
+        after, reply = _prepare(current, message.ballot)
+    else:
+        after, reply = _accept(current, message.ballot, message.value)
     return (state if after is current else after), reply
 
 

@@ -48,7 +48,7 @@ class Learn:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """The chunk was deleted for good: refuse every later message to this instance. Irrevocable."""
+    """The chunk was deleted for good: refuse every later message about it, in every epoch. Irrevocable."""
 
     instance: Instance
 
@@ -90,7 +90,7 @@ class Learned:
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """Answer to anything about a retired chunk."""
+    """Answer to anything about a closed instance: the chunk was deleted, or a later epoch of it was decided."""
 
 
 @dataclass(frozen=True, slots=True)
