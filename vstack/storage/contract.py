@@ -2,7 +2,7 @@
 
 `vstack.storage.engine` keeps it on a disk, the tests also in memory. The service above it knows no file, offset or
 record; the engine below knows no HTTP and no message of Paxos. `closes` and `governing` are pure functions of
-`vstack.core.paxos.acceptor`: the service serialises the messages of one chunk, over all its epochs.
+`vstack.core.paxos.acceptor`: the service serialises the messages of one instance, the engine keeps what may not go.
 
 Promises of every engine
 - `put`, `delete` and `journal` return only after what they did survives a power cut; all writes in flight share one

@@ -10,6 +10,7 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 
+from vstack.core.paxos import acceptor
 from vstack.core.paxos.config import Config
 from vstack.core.paxos.messages import MAX_VALUE_BYTES, Instance
 from vstack.core.paxos.receipts import Receipt
@@ -82,6 +83,9 @@ class LearnRequest(Message, frozen=True, kw_only=True):
 
 
 class LearnReply(Message, frozen=True, kw_only=True):
+    """`learned` counts the items that now hold; fewer than were sent where the node refused some. `node_id` answers."""
+
+    node_id: str
     learned: Count
 
 
@@ -114,6 +118,33 @@ class AcceptorState(Message, frozen=True, kw_only=True):
     accepted_value: str | None
     learned: bool
     retired: bool
+
+    def to_core(self) -> acceptor.AcceptorState:
+        """InvalidRequestError where the acceptors are no legal set."""
+        config = ConfigBody(generation=self.generation, acceptors=self.acceptors).to_core()
+        return acceptor.AcceptorState(
+            instance=Instance(self.chunk_id, self.epoch, config),
+            promised=self.promised_ballot,
+            accepted_ballot=self.accepted_ballot,
+            accepted_value=None if self.accepted_value is None else self.accepted_value.encode(),
+            learned=self.learned,
+            retired=self.retired,
+        )
+
+    @classmethod
+    def of(cls, node_id: str, state: acceptor.AcceptorState) -> "AcceptorState":
+        return cls(
+            node_id=node_id,
+            chunk_id=state.instance.chunk_id,
+            epoch=state.instance.epoch,
+            generation=state.instance.config.generation,
+            acceptors=state.instance.config.acceptors,
+            promised_ballot=state.promised,
+            accepted_ballot=state.accepted_ballot,
+            accepted_value=None if state.accepted_value is None else state.accepted_value.decode(),
+            learned=state.learned,
+            retired=state.retired,
+        )
 
 
 class AcceptorPage(Message, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """The acceptor: what one storage node remembers of one instance, and how each message changes it.
 
-`step` is pure. The caller serialises the messages of one chunk, hands in the state that `governing` picks, and makes
+`step` is pure. The caller serialises the messages of one instance, hands in the state that `governing` picks, and makes
 the new state durable *before* the reply leaves; a reply for an unchanged state may leave at once.
 
 Invariants
