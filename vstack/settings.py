@@ -6,9 +6,10 @@ directory), and `redacted` is what may be printed.
 """
 
 import os
+import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 
@@ -17,9 +18,17 @@ from vstack.units import GIB, MIB
 
 MIN_CLUSTER_KEY_BYTES: Final = 16
 
+# The password of a URL ends at the last @ of its authority; the one of a keyword string may be quoted.
+_PASSWORD_IN_URL = re.compile(r"(://[^/?#\s:@]*:)[^/?#\s]*@")
+_PASSWORD_KEYWORD = re.compile(r"((?:^|[\s?&])(?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]*)", re.IGNORECASE)
+
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+HttpUrl = Annotated[str, msgspec.Meta(pattern=r"^https?://[A-Za-z0-9_.:\[\]-]+(?![\s\S])", max_length=256)]
+"""The base URL of a service: scheme, host, port, no path."""
+
+MetadataUrls = Annotated[tuple[HttpUrl, ...], msgspec.Meta(min_length=1, max_length=16)]
 NodeName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?![\s\S])")]
 
 
@@ -30,9 +39,9 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Common(Section, frozen=True, kw_only=True):
     """What every service has. `cors_origin` "" sends no CORS headers."""
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, msgspec.Meta(min_length=1)] = "127.0.0.1"
     port: Port
-    log_level: str = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
     cors_origin: str = "*"
 
 
@@ -57,10 +66,10 @@ class StorageSettings(Common, frozen=True, kw_only=True):
 
     data_dir: str
     cluster_key_file: str
-    metadata_urls: tuple[str, ...]
+    metadata_urls: MetadataUrls
     port: Port = 8081
     node_id: NodeName | None = None
-    public_url: str | None = None
+    public_url: HttpUrl | None = None
     host_id: str | None = None
     zone: str = ""
     superblock_bytes: Annotated[int, msgspec.Meta(ge=8 * MIB, le=4 * GIB, multiple_of=MIB)] = 1 * GIB
@@ -73,7 +82,7 @@ class UploaderSettings(Common, frozen=True, kw_only=True):
     """`data_dir` holds received files while they are worked on, and the sessions. `max_jobs` bounds ffmpeg runs."""
 
     data_dir: str
-    metadata_urls: tuple[str, ...]
+    metadata_urls: MetadataUrls
     port: Port = 8084
     ffmpeg: str = "ffmpeg"
     ffprobe: str = "ffprobe"
@@ -86,7 +95,7 @@ class UploaderSettings(Common, frozen=True, kw_only=True):
 class ClientSettings(Common, frozen=True, kw_only=True):
     """The smart client's HTTP server. `grafana_url` is where `GET /` leads."""
 
-    metadata_urls: tuple[str, ...] = ("http://127.0.0.1:8080",)
+    metadata_urls: MetadataUrls = ("http://127.0.0.1:8080",)
     port: Port = 8888
     grafana_url: str | None = None
 
@@ -106,12 +115,7 @@ S = TypeVar("S", bound=Common)
 
 def load(path: Path, kind: type[S]) -> S:
     """The settings in TOML file `path`; SettingsError, one line, where they are not right."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    data = _read(path)
     data.pop("service", None)
     try:
         return msgspec.convert(data, kind)
@@ -119,14 +123,9 @@ def load(path: Path, kind: type[S]) -> S:
         raise SettingsError(f"{path}: {error}") from error
 
 
-def kind_of(path: Path) -> str:
-    """The `service` key of a file: metadata, storage, uploader or client."""
-    try:
-        name = tomllib.loads(path.read_text(encoding="utf-8")).get("service")
-    except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+def kind_of(path: Path, default: str | None = None) -> str:
+    """The `service` key of a file: metadata, storage, uploader or client. A file without one is of kind `default`."""
+    name = _read(path).get("service", default)
     if name not in KINDS:
         raise SettingsError(f"{path}: `service` must be one of {', '.join(KINDS)}")
     return str(name)
@@ -148,11 +147,20 @@ def cluster_key(settings: MetadataSettings | StorageSettings) -> bytes:
 
 
 def redacted(settings: Common) -> dict[str, object]:
-    """The settings as plain data, with the password of a database URL blanked."""
+    """The settings as plain data, with every password blanked."""
     data: dict[str, object] = msgspec.to_builtins(settings)
-    url = data.get("database_url")
-    if isinstance(url, str) and "@" in url:
-        scheme, _, rest = url.partition("://")
-        userinfo, _, location = rest.rpartition("@")
-        data["database_url"] = f"{scheme}://{userinfo.partition(':')[0]}:***@{location}"
-    return data
+    return {name: without_passwords(value) if isinstance(value, str) else value for name, value in data.items()}
+
+
+def without_passwords(text: str) -> str:
+    """A URL or libpq connection string with its passwords replaced by ***."""
+    return _PASSWORD_KEYWORD.sub(r"\1***", _PASSWORD_IN_URL.sub(r"\1***@", text))
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error

@@ -1,1 +1,5 @@
-"""The command line: a thin face over the services and clients."""
+"""The command line: a thin face over the services, the local cluster and the clients."""
+
+from vstack.cli.main import main
+
+__all__ = ["main"]

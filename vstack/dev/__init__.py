@@ -1,1 +1,1 @@
-"""A real local cluster of separate processes for one machine: Postgres, metadata, storage, uploader, client."""
+"""A real local cluster: every service as its own process, on loopback, under one supervisor and one directory."""
