@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 
 from vstack import checksums, errors
 from vstack.rpc.http import JsonCaller, describe, error_of
@@ -20,6 +21,7 @@ CONNECT_TIMEOUT_S: Final = 1.0
 PUT_TIMEOUT_S: Final = 30.0
 STALL_TIMEOUT_S: Final = 5.0
 CONTROL_TIMEOUT_S: Final = 3.0
+PIECE_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,22 @@ class Pong:
     chunk_count: int
 
 
+class _Body(aiohttp.Payload):
+    """A chunk as a request body: sent in pieces, without a copy, as often as the connection pool needs."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        super().__init__(data, content_type="application/octet-stream")
+        self._size = len(data)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return str(self._value, encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        view = memoryview(self._value)
+        for start in range(0, len(view), PIECE_BYTES):
+            await writer.write(view[start : start + PIECE_BYTES])
+
+
 class StorageClient:
     """Calls to storage nodes over one session."""
 
@@ -68,7 +86,8 @@ class StorageClient:
         headers = {"Content-Type": "application/octet-stream", storage.CHECKSUM_HEADER: checksum}
         if proposal is not None:
             headers[consensus.PROPOSAL_HEADER] = consensus.to_header(proposal)
-        async with self._send("PUT", f"{node_url}/chunk/{chunk_id}", timeout_s, data=data, headers=headers) as answer:
+        body = _Body(data)
+        async with self._send("PUT", f"{node_url}/chunk/{chunk_id}", timeout_s, data=body, headers=headers) as answer:
             return Stored(answer.status == 201, checksum, answer.headers.get(consensus.RECEIPT_HEADER))
 
     async def get_chunk(
@@ -158,7 +177,7 @@ class StorageClient:
         timeout_s: float,
         *,
         stall_timeout_s: float | None = None,
-        data: bytes | memoryview | None = None,
+        data: aiohttp.Payload | None = None,
         headers: dict[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_read=stall_timeout_s, sock_connect=CONNECT_TIMEOUT_S)

@@ -37,9 +37,14 @@ def run(make_app: Callable[[], Awaitable[web.Application]], host: str, port: int
 
 async def _serve(make_app: Callable[[], Awaitable[web.Application]], host: str, port: int) -> int:
     loop = asyncio.get_running_loop()
-    ended = loop.create_future()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def stop() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, lambda: ended.done() or ended.set_result(None))
+        loop.add_signal_handler(number, stop)
     app = await make_app()
     app[ENDED] = ended
     async with serving(app, host, port):

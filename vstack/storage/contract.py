@@ -69,7 +69,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What the engine did since it was opened; for metrics. `flushed_writes` counts the records that `flushes` covered."""
+    """What the engine did since it was opened, for metrics: `flushed_writes` is the records that `flushes` covered."""
 
     flushes: int = 0
     flushed_writes: int = 0

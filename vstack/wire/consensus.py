@@ -43,6 +43,17 @@ class ConfigBody(Message, frozen=True, kw_only=True):
         return cls(generation=config.generation, acceptors=config.acceptors)
 
 
+def value_bytes(text: str) -> bytes:
+    """The value that a text stands for; InvalidRequestError where it has too many bytes or is no Unicode."""
+    try:
+        value = text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError("a value is Unicode text") from error
+    if len(value) > MAX_VALUE_BYTES:
+        raise InvalidRequestError(f"a value has at most {MAX_VALUE_BYTES} bytes")
+    return value
+
+
 class Proposal(Message, frozen=True, kw_only=True):
     """A value proposed for a chunk at the fast ballot."""
 
@@ -103,6 +114,12 @@ class AcceptorReply(Message, frozen=True, kw_only=True):
     accepted_value: str | None = None
     reason: str = ""
     receipt: str | None = None
+
+
+class AcceptorQuery(Message, frozen=True, kw_only=True):
+    """Which instance of a chunk."""
+
+    epoch: Count = 0
 
 
 class AcceptorState(Message, frozen=True, kw_only=True):
