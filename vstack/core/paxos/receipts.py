@@ -11,9 +11,12 @@ moved to another chunk, epoch, generation, node or value.
 
 import hashlib
 import hmac
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import msgspec
+
+from vstack.core.paxos.messages import Instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,19 @@ def sign(receipt: Receipt, cluster_key: bytes) -> Receipt:
 def is_genuine(receipt: Receipt, cluster_key: bytes) -> bool:
     """Whether the signature is ours; constant time."""
     return hmac.compare_digest(_signature(receipt, cluster_key), receipt.signature)
+
+
+def voters(receipts: Iterable[Receipt], instance: Instance, value_digest: str, cluster_key: bytes) -> frozenset[str]:
+    """The acceptors of `instance` that provably accepted this value at the fast ballot. Other receipts are ignored."""
+    return frozenset(
+        receipt.node_id
+        for receipt in receipts
+        if receipt.node_id in instance.config.acceptors
+        and receipt.value_digest == value_digest
+        and (receipt.chunk_id, receipt.epoch) == (instance.chunk_id, instance.epoch)
+        and receipt.generation == instance.config.generation
+        and is_genuine(receipt, cluster_key)
+    )
 
 
 def _signature(receipt: Receipt, cluster_key: bytes) -> str:
