@@ -21,6 +21,12 @@ class InvalidRequestError(VStackError):
     code = "invalid_request"
 
 
+class InvalidMediaError(InvalidRequestError):
+    """The uploaded file is no video that can be stored; the sentence says why and never names a server path."""
+
+    code = "invalid_media"
+
+
 class NotFoundError(VStackError):
     """No such video, chunk, node or session."""
 
@@ -88,6 +94,12 @@ class SettingsError(VStackError):
     """A configuration file, data directory or environment that a service refuses to start with."""
 
     code = "settings"
+
+
+class OutputError(VStackError):
+    """The file or pipe that a playback writes to takes no more bytes."""
+
+    code = "output"
 
 
 class RemoteError(VStackError):
