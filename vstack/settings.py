@@ -126,9 +126,9 @@ def load(path: Path, kind: type[S]) -> S:
 def kind_of(path: Path, default: str | None = None) -> str:
     """The `service` key of a file: metadata, storage, uploader or client. A file without one is of kind `default`."""
     name = _read(path).get("service", default)
-    if name not in KINDS:
+    if not isinstance(name, str) or name not in KINDS:
         raise SettingsError(f"{path}: `service` must be one of {', '.join(KINDS)}")
-    return str(name)
+    return name
 
 
 def cluster_key(settings: MetadataSettings | StorageSettings) -> bytes:

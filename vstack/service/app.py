@@ -20,9 +20,10 @@ def build(
     """
     wrapper = middleware.build(metrics.HttpMetrics(registry, service))
     app = web.Application(middlewares=[wrapper], client_max_size=0)
+    app.on_response_prepare.append(middleware.mark_started)
     if cors_origin:
         app.on_response_prepare.append(middleware.cors(cors_origin))
     app[REGISTRY] = registry
     table = [*endpoints, metrics.endpoint(registry)]
-    endpoint.install(app, [*table, openapi.endpoint(f"V-Stack {service}", table)])
+    endpoint.install(app, [*table, openapi.endpoint(f"V-Stack {service}", table)], expect=middleware.expect)
     return app

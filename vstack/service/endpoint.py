@@ -9,6 +9,7 @@ handler runs, so the OpenAPI document is true by construction.
 """
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -21,6 +22,9 @@ from vstack.errors import InvalidRequestError, TooLargeError
 from vstack.units import MAX_JSON_BODY_BYTES
 
 Handler = Callable[..., Awaitable[object]]
+Expect = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
+
+_REGEX_ERROR = re.compile(r"Expected `str` matching regex '.*'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,8 @@ class Endpoint:
     """One route.
 
     `errors` lists the statuses beyond 400 and 500 that it may answer with. `answers` describes non-JSON answers by
-    status, for handlers that return a StreamResponse; `request_media` names the media type of a raw request body.
+    status, for handlers that return a StreamResponse; `request_media` names the media type of a raw request body, and
+    `request_schema` describes it where it is more than bytes. `expect` answers an `Expect` header in a way of its own.
     """
 
     method: str
@@ -38,6 +43,8 @@ class Endpoint:
     errors: tuple[int, ...] = ()
     answers: Mapping[int, str] = field(default_factory=dict)
     request_media: str | None = None
+    request_schema: Mapping[str, object] | None = None
+    expect: Expect | None = None
     hidden: bool = False
 
     @property
@@ -80,10 +87,10 @@ class Signature:
         return cls(path, query, body, body_optional, _answer_type(hints.get("return")))
 
 
-def install(app: web.Application, endpoints: Iterable[Endpoint]) -> None:
-    """Add the routes to an application."""
+def install(app: web.Application, endpoints: Iterable[Endpoint], *, expect: Expect | None = None) -> None:
+    """Add the routes to an application. `expect` answers `Expect` headers."""
     for endpoint in endpoints:
-        app.router.add_route(endpoint.method, endpoint.path, _bind(endpoint))
+        app.router.add_route(endpoint.method, endpoint.path, _bind(endpoint), expect_handler=endpoint.expect or expect)
 
 
 def json_response(value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -135,15 +142,22 @@ async def _read_body(request: web.Request, kind: type[msgspec.Struct], *, option
     if optional and not data:
         return None
     try:
-        return msgspec.json.decode(bytes(data), type=kind)
+        return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
-        raise InvalidRequestError(f"body: {error}") from error
+        raise InvalidRequestError(f"body: {_sentence(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"the body is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise InvalidRequestError("the body is nested too deeply") from error
 
 
 def _convert(value: object, kind: object, what: str) -> object:
     try:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidRequestError(f"{what}: {error}") from error
+        raise InvalidRequestError(f"{what}: {_sentence(error)}") from error
+
+
+def _sentence(error: msgspec.ValidationError) -> str:
+    """The message of a decoder, without the regular expression that only a programmer reads."""
+    return _REGEX_ERROR.sub("Characters or length not allowed here", str(error))

@@ -6,7 +6,7 @@ outcomes, never ids: the number of series does not grow with the data.
 
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
@@ -31,7 +31,8 @@ class HttpMetrics:
     def observe(self, request: web.Request, status: int, elapsed_s: float) -> None:
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "unmatched"
-        self._duration.labels(request.method, route, str(status)).observe(elapsed_s)
+        method = request.method if request.method in hdrs.METH_ALL else "other"
+        self._duration.labels(method, route, str(status)).observe(elapsed_s)
 
 
 def new_registry(service: str) -> CollectorRegistry:

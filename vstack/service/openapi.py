@@ -11,6 +11,7 @@ from vstack.service.endpoint import Endpoint
 from vstack.wire.common import ErrorBody
 
 _REF = "#/components/schemas/{name}"
+_BYTES = {"type": "string", "format": "binary"}
 _REASONS = {
     400: "The request is wrong",
     404: "No such thing",
@@ -96,7 +97,7 @@ def _operation(
     elif endpoint.request_media is not None:
         operation["requestBody"] = {
             "required": True,
-            "content": {endpoint.request_media: {"schema": {"type": "string", "format": "binary"}}},
+            "content": {endpoint.request_media: {"schema": endpoint.request_schema or _BYTES}},
         }
     return operation
 

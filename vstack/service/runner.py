@@ -1,11 +1,12 @@
 """Runs one service in this process: uvloop, one listening socket, orderly shutdown on SIGINT and SIGTERM.
 
-Invariants: the socket listens only after every resource of the application is ready, and a process that cannot listen
-or start says so in one line and exits with status 1.
+Invariants: the socket listens only after every resource of the application is ready; a signal ends a service that is
+still starting just as well; a process that cannot listen or start says so in one line and exits with status 1.
 """
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -42,16 +43,35 @@ async def _serve(make_app: Callable[[], Awaitable[web.Application]], host: str, 
     def stop() -> None:
         if not ended.done():
             ended.set_result(None)
+        if not listening.is_set():
+            work.cancel()
 
+    listening = asyncio.Event()
+    work = asyncio.create_task(_work(make_app, host, port, ended, listening))
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not ended.done():
+            raise
+    return 0
+
+
+async def _work(
+    make_app: Callable[[], Awaitable[web.Application]],
+    host: str,
+    port: int,
+    ended: asyncio.Future[None],
+    listening: asyncio.Event,
+) -> None:
     app = await make_app()
     app[ENDED] = ended
     async with serving(app, host, port):
+        listening.set()
         log.info("listening", host=host, port=port)
         await ended
         log.info("stopping")
-    return 0
 
 
 def end(app: web.Application, error: VStackError) -> None:
@@ -70,12 +90,14 @@ async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[w
     runner = web.AppRunner(
         app, handle_signals=False, access_log=None, keepalive_timeout=KEEPALIVE_S, shutdown_timeout=SHUTDOWN_GRACE_S
     )
-    await runner.setup()
     try:
+        await runner.setup()
         try:
             await web.TCPSite(runner, host, port, reuse_address=True, backlog=1024).start()
         except OSError as error:
-            raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+            # asyncio wraps the reason in a sentence of its own; errors of name resolution have no positive number.
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            raise SettingsError(f"cannot listen on {host}:{port}: {reason}") from error
         yield runner
     finally:
         await runner.cleanup()
