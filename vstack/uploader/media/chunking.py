@@ -4,7 +4,7 @@ Memory is one fragment and one chunk, whatever the length of the video; nothing 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,7 @@ _MISSING_TAIL_S: Final = 1.0
 
 async def chunk_stream(
     path: Path, plan: Plan, *, ffmpeg: str, timeout_s: float = DEFAULT_TIMEOUT_S, limits: Limits = DEFAULT_LIMITS
-) -> AsyncIterator[PackedChunk]:
+) -> AsyncGenerator[PackedChunk, None]:
     """The chunks of the file at `path`, in order; the last one only once ffmpeg has ended well.
 
     InvalidMediaError where ffmpeg fails, writes no MP4, writes far more than it read, or keeps us waiting for more than

@@ -1,0 +1,223 @@
+"""The work on one received file: probe, cut, register, distribute, activate; or give up and leave nothing behind.
+
+Invariants: the session says `registered` before the metadata service can know the video, so whatever ends this process,
+somebody later tells that service to remove it; a finished session has no file; `completed` is said only after the
+video is active.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+import structlog
+
+from vstack.core.fmp4.chunk import PackedChunk
+from vstack.errors import NotFoundError, RemoteError, UnavailableError, VStackError
+from vstack.rpc.http import backoff_s
+from vstack.uploader import media
+from vstack.uploader.chunkwrite import PATIENCE_S, Cluster, Target
+from vstack.uploader.distribute import Distributor
+from vstack.uploader.sessions import Session, SessionStore
+from vstack.uploader.spool import Spool
+from vstack.wire.metadata import StatusChange, VideoCreate, VideoCreated
+from vstack.wire.uploader import UploadPhase
+
+CLEANUP_TIMEOUT_S: Final = 4.0
+REAP_EVERY_S: Final = 5.0
+INTERRUPTED: Final = "the uploader was stopped while it worked on this file; please upload it again"
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+class Tracker:
+    """One session while it is worked on. Every visible step is durable first."""
+
+    def __init__(self, store: SessionStore, session: Session) -> None:
+        self._store = store
+        self._alone = asyncio.Lock()
+        self.session = session
+
+    async def move(self, phase: UploadPhase, fraction: float = 0.0, **changes: object) -> None:
+        """Show `fraction` of `phase` as done, with other changes of fields."""
+        async with self._alone:
+            before = self.session
+            after = msgspec.structs.replace(before.moved(phase, fraction), **changes)
+            only_counted = changes.keys() <= {"chunks_committed"}
+            if only_counted and (after.status, after.progress) == (before.status, before.progress):
+                self._store.show(after)
+            else:
+                await self._store.save(after)
+            self.session = after
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What all jobs share."""
+
+    store: SessionStore
+    spool: Spool
+    cluster: Cluster
+    ffmpeg: str
+    ffprobe: str
+    job_timeout_s: float
+
+    async def run(self, session_id: str) -> None:
+        """Work on a received file until its session is finished. Cancelled, it gives up first."""
+        tracker = Tracker(self.store, self.store.get(session_id))
+        structlog.contextvars.bind_contextvars(upload_session_id=session_id, video_id=tracker.session.video_id)
+        try:
+            async with asyncio.timeout(self.job_timeout_s):
+                await self._process(tracker)
+        except asyncio.CancelledError:
+            await self._give_up(tracker, INTERRUPTED, "interrupted")
+            raise
+        except VStackError as error:
+            await self._give_up(tracker, str(error), "failed")
+        except TimeoutError:
+            await self._give_up(tracker, f"not done after {self.job_timeout_s:.0f} s", "failed")
+        except Exception:
+            log.exception("upload_crashed")
+            await self._give_up(tracker, "internal error", "failed")
+
+    async def _process(self, tracker: Tracker) -> None:
+        session = tracker.session
+        path = self.spool.path(session.session_id)
+        await tracker.move("processing", begun=True)
+        plan = media.plan(await media.probe(path, ffprobe=self.ffprobe))
+        await tracker.move("chunking")
+        async with self._cutting(path, plan) as chunks:
+            first = await anext(chunks)
+            await tracker.move("registering", registered=True)
+            target = Target.of(await self._register(session, plan.duration_s), session.title)
+            await tracker.move("uploading_chunks")
+            share = _Share(tracker, plan.duration_s)
+            async with Distributor(target, self.cluster, share.committed) as distributor:
+                total_chunks = await distributor.write_all(_chain(first, chunks))
+                await self.spool.remove(session.session_id)
+                await tracker.move("finalizing", total_chunks=total_chunks)
+                await self._activate(session.video_id, total_chunks, share.duration_ms / 1000)
+                await tracker.move("completed", registered=False, finished_at_s=time.time())
+                self.cluster.metrics.uploads.labels("completed").inc()
+                log.info("upload_completed", total_chunks=total_chunks)
+
+    @contextlib.asynccontextmanager
+    async def _cutting(self, path: Path, plan: media.Plan) -> AsyncIterator[AsyncIterator[PackedChunk]]:
+        """The chunks of the file; ffmpeg is gone when the block is left."""
+        started_s = time.monotonic()
+        chunks = media.chunk_stream(path, plan, ffmpeg=self.ffmpeg, timeout_s=self.job_timeout_s)
+        try:
+            async with contextlib.aclosing(chunks):
+                yield chunks
+        finally:
+            self.cluster.metrics.ffmpeg_seconds.inc(time.monotonic() - started_s)
+
+    async def _register(self, session: Session, duration_s: float) -> VideoCreated:
+        request = VideoCreate(title=session.title, duration_sec=duration_s, video_id=session.video_id)
+
+        async def register() -> VideoCreated:
+            await self.cluster.nodes.refresh()
+            self.cluster.nodes.require_any()
+            created = await self.cluster.metadata.create_video(request)
+            if not created.generation.nodes:
+                raise UnavailableError("no storage node is up")
+            return created
+
+        return await self._patiently(register)
+
+    async def _activate(self, video_id: str, total_chunks: int, duration_s: float) -> None:
+        change = StatusChange(status="active", total_chunks=total_chunks, duration_sec=duration_s)
+        await self._patiently(lambda: self.cluster.metadata.set_status(video_id, change))
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The answer of a call to the metadata service, which may be away for PATIENCE_S."""
+        give_up_at_s = time.monotonic() + PATIENCE_S
+        attempt = 0
+        while True:
+            try:
+                return await call()
+            except (UnavailableError, RemoteError):
+                if time.monotonic() > give_up_at_s:
+                    raise
+            self.cluster.metrics.retries.labels("metadata").inc()
+            await asyncio.sleep(backoff_s(attempt))
+            attempt += 1
+
+    async def _give_up(self, tracker: Tracker, reason: str, outcome: str) -> None:
+        """Fail the session, and remove the file and the video. What cannot be removed now, `reap_forever` removes."""
+        if tracker.session.finished:
+            return
+        log.warning("upload_failed", error=reason)
+        self.cluster.metrics.uploads.labels(outcome).inc()
+        try:
+            await self.spool.remove(tracker.session.session_id)
+            removed = not tracker.session.registered or await self._remove_video(tracker.session.video_id)
+            await tracker.move("failed", error=reason, registered=not removed, finished_at_s=time.time())
+        except VStackError:
+            log.exception("upload_cleanup_failed")
+
+    async def reap_forever(self) -> None:
+        """Remove the videos of failed sessions whose removal did not succeed at once."""
+        while True:
+            for session in self.store.all():
+                if session.status == "failed" and session.registered and await self._remove_video(session.video_id):
+                    await self.store.save(msgspec.structs.replace(session, registered=False))
+            await asyncio.sleep(REAP_EVERY_S)
+
+    async def recover(self) -> list[str]:
+        """What an earlier process left: fail what it had begun; returns the sessions that still wait for their turn.
+
+        Files of no waiting session are removed; `reap_forever` removes the videos.
+        """
+        waiting: list[str] = []
+        for session in sorted(self.store.all(), key=lambda session: session.started_at):
+            if session.finished:
+                continue
+            if not session.begun and self.spool.path(session.session_id).is_file():
+                waiting.append(session.session_id)
+                continue
+            self.cluster.metrics.uploads.labels("interrupted").inc()
+            await Tracker(self.store, session).move("failed", error=INTERRUPTED, finished_at_s=time.time())
+        self.spool.keep_only(waiting)
+        return waiting
+
+    async def _remove_video(self, video_id: str) -> bool:
+        try:
+            async with asyncio.timeout(CLEANUP_TIMEOUT_S):
+                await self.cluster.metadata.delete_video(video_id)
+        except NotFoundError:
+            return True
+        except (VStackError, TimeoutError) as error:
+            log.warning("video_not_removed", video_id=video_id, error=str(error))
+            return False
+        return True
+
+
+class _Share:
+    """How much of a video is committed. By media time; by bytes where the file does not say how long it is."""
+
+    def __init__(self, tracker: Tracker, duration_s: float) -> None:
+        self._tracker = tracker
+        self._total_ms = duration_s * 1000
+        self._bytes = 0
+        self._chunks = 0
+        self.duration_ms = 0
+
+    async def committed(self, chunk: PackedChunk) -> None:
+        self.duration_ms += chunk.duration_ms
+        self._bytes += len(chunk.data)
+        self._chunks += 1
+        size_bytes = self._tracker.session.size_bytes
+        fraction = self.duration_ms / self._total_ms if self._total_ms else self._bytes / size_bytes
+        await self._tracker.move("uploading_chunks", fraction, chunks_committed=self._chunks)
+
+
+async def _chain(first: PackedChunk, rest: AsyncIterator[PackedChunk]) -> AsyncIterator[PackedChunk]:
+    yield first
+    async for chunk in rest:
+        yield chunk
