@@ -1,0 +1,70 @@
+"""`vstack upload FILE --title T`: sends a file and waits until it is stored."""
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from vstack.cli import output
+from vstack.cli.parser import uploader_url
+from vstack.errors import VStackError
+from vstack.rpc.http import new_session
+from vstack.rpc.uploader import UploaderClient
+from vstack.wire.uploader import UploadStatus
+
+SENT_PERCENT: Final = 10
+"""The share of the bar that sending the file takes, as the uploader's own progress has it."""
+
+Show = Callable[[float, str], None]
+
+
+class UploadFailedError(VStackError):
+    """The uploader took the file and could not store it."""
+
+    code = "upload_failed"
+
+
+def upload(options: argparse.Namespace) -> int:
+    """Store a video; the last line on stdout is its id."""
+    stored = output.run(_upload(options))
+    if options.json:
+        output.print_json(stored)
+    else:
+        print(stored.video_id, flush=True)
+    return 0
+
+
+async def _upload(options: argparse.Namespace) -> UploadStatus:
+    async with new_session() as session:
+        client = UploaderClient(session, uploader_url(options))
+        with _bar(options.file.name, shown=not options.json) as show:
+            accepted = await client.upload(
+                options.file, options.title, lambda sent, total: show(SENT_PERCENT * sent / total, "sending")
+            )
+            status = await client.wait(
+                accepted.upload_session_id, lambda status: show(status.progress, status.status.replace("_", " "))
+            )
+    if status.status != "completed":
+        raise UploadFailedError(f"{options.file} was not stored: {status.error}")
+    return status
+
+
+@contextlib.contextmanager
+def _bar(name: str, *, shown: bool) -> Iterator[Show]:
+    """A progress bar on stderr, if that is a terminal."""
+    console = Console(stderr=True)
+    progress = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[phase]}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not (shown and console.is_terminal),
+    )
+    with progress:
+        task = progress.add_task(name, total=100, phase="")
+        yield lambda percent, phase: progress.update(task, completed=percent, phase=phase)
