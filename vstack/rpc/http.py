@@ -20,6 +20,7 @@ RETRIES: Final = 3
 BASE_DELAY_S: Final = 0.2
 MAX_DELAY_S: Final = 5.0
 CALL_TIMEOUT_S: Final = 10.0
+CONNECTIONS_PER_HOST: Final = 64
 
 _BY_STATUS: Final[dict[int, type[errors.VStackError]]] = {
     400: errors.InvalidRequestError,
@@ -32,10 +33,10 @@ _BY_STATUS: Final[dict[int, type[errors.VStackError]]] = {
 }
 
 
-def new_session() -> aiohttp.ClientSession:
-    """A session for one service process: no overall connection limit, at most 64 per host, quick connects."""
+def new_session(*, per_host: int = CONNECTIONS_PER_HOST) -> aiohttp.ClientSession:
+    """A session for one service process: no overall connection limit, `per_host` to each host, quick connects."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, limit_per_host=64, keepalive_timeout=60),
+        connector=aiohttp.TCPConnector(limit=0, limit_per_host=per_host, keepalive_timeout=60),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=2.0),
         auto_decompress=False,
     )

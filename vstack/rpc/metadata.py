@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import aiohttp
 
-from vstack.rpc.http import JsonCaller
+from vstack.rpc.http import CALL_TIMEOUT_S, JsonCaller
 from vstack.wire import metadata as wire
 
 
@@ -33,8 +33,8 @@ class MetadataClient:
     async def delete_video(self, video_id: str) -> None:
         await self._http.call("DELETE", f"/video/{video_id}", type(None))
 
-    async def manifest(self, video_id: str) -> wire.Manifest:
-        return await self._http.call("GET", f"/manifest/{video_id}", wire.Manifest)
+    async def manifest(self, video_id: str, *, timeout_s: float = CALL_TIMEOUT_S) -> wire.Manifest:
+        return await self._http.call("GET", f"/manifest/{video_id}", wire.Manifest, timeout_s=timeout_s)
 
     async def count_view(self, video_id: str) -> wire.Acknowledged:
         """Not repeated: a lost answer would count twice."""

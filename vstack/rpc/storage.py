@@ -4,7 +4,7 @@ Nothing here retries: a caller that has other nodes goes there, and one that has
 """
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -13,12 +13,14 @@ from aiohttp.abc import AbstractStreamWriter
 
 from vstack import checksums, errors
 from vstack.rpc.http import JsonCaller, describe, error_of
+from vstack.units import MAX_CHUNK_BYTES
 from vstack.wire import consensus, storage
 
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S: Final = 1.0
 PUT_TIMEOUT_S: Final = 30.0
+GET_TIMEOUT_S: Final = 60.0
 STALL_TIMEOUT_S: Final = 5.0
 CONTROL_TIMEOUT_S: Final = 3.0
 PIECE_BYTES: Final = 256 * 1024
@@ -91,20 +93,41 @@ class StorageClient:
             return Stored(answer.status == 201, checksum, answer.headers.get(consensus.RECEIPT_HEADER))
 
     async def get_chunk(
-        self, node_url: str, chunk_id: str, *, stall_timeout_s: float = STALL_TIMEOUT_S, timeout_s: float = 60.0
+        self,
+        node_url: str,
+        chunk_id: str,
+        *,
+        stall_timeout_s: float | None = STALL_TIMEOUT_S,
+        timeout_s: float = GET_TIMEOUT_S,
+        max_bytes: int = MAX_CHUNK_BYTES,
+        on_piece: Callable[[bytes], None] | None = None,
     ) -> bytes:
-        """The bytes of a chunk, not verified. RemoteError when nothing arrives for `stall_timeout_s`."""
-        async with self._send(
-            "GET", f"{node_url}/chunk/{chunk_id}", timeout_s, stall_timeout_s=stall_timeout_s
-        ) as answer:
-            return await answer.read()
+        """The bytes of a chunk, not verified; `on_piece` sees each piece as it arrives.
+
+        RemoteError when nothing arrives for `stall_timeout_s`; TooLargeError as soon as more than `max_bytes` do.
+        """
+        url = f"{node_url}/chunk/{chunk_id}"
+        pieces: list[bytes] = []
+        received_bytes = 0
+        async with self._send("GET", url, timeout_s, stall_timeout_s=stall_timeout_s) as answer:
+            async for piece in answer.content.iter_any():
+                received_bytes += len(piece)
+                if received_bytes > max_bytes:
+                    raise errors.TooLargeError(f"GET {url}: more than {max_bytes} bytes")
+                pieces.append(piece)
+                if on_piece is not None:
+                    on_piece(piece)
+        return b"".join(pieces)
 
     async def head_chunk(self, node_url: str, chunk_id: str) -> ChunkHead | None:
         """Checksum and size of a stored chunk, None where the node has none."""
         try:
             async with self._send("HEAD", f"{node_url}/chunk/{chunk_id}", CONTROL_TIMEOUT_S) as answer:
                 etag = answer.headers.get("ETag", "").strip('"')
-                return ChunkHead(checksums.parse(etag), int(answer.headers[storage.SIZE_HEADER]))
+                try:
+                    return ChunkHead(checksums.parse(etag), int(answer.headers.get(storage.SIZE_HEADER, "")))
+                except (errors.InvalidRequestError, ValueError) as error:
+                    raise errors.RemoteError(f"HEAD {node_url}: not the answer of a storage node") from error
         except errors.NotFoundError:
             return None
 
@@ -118,11 +141,14 @@ class StorageClient:
 
     async def ping(self, node_url: str, *, timeout_s: float = CONTROL_TIMEOUT_S) -> Pong:
         async with self._send("HEAD", f"{node_url}/ping", timeout_s) as answer:
-            return Pong(
-                node_id=answer.headers.get(storage.NODE_HEADER, ""),
-                disk_usage_percent=float(answer.headers.get(storage.DISK_USAGE_HEADER, "0")),
-                chunk_count=int(answer.headers.get(storage.CHUNK_COUNT_HEADER, "0")),
-            )
+            try:
+                return Pong(
+                    node_id=answer.headers.get(storage.NODE_HEADER, ""),
+                    disk_usage_percent=float(answer.headers.get(storage.DISK_USAGE_HEADER, "0")),
+                    chunk_count=int(answer.headers.get(storage.CHUNK_COUNT_HEADER, "0")),
+                )
+            except ValueError as error:
+                raise errors.RemoteError(f"ping {node_url}: not the answer of a storage node") from error
 
     async def prepare(self, node_url: str, chunk_id: str, request: consensus.PrepareRequest) -> consensus.AcceptorReply:
         return await self._json(node_url, "POST", f"/acceptor/{chunk_id}/prepare", consensus.AcceptorReply, request)

@@ -43,6 +43,7 @@ TICK_S: Final = 0.1
 SILENCE_LIMIT_S: Final = 0.75
 SILENCE_LATENCIES: Final = 4
 MAX_SILENCE_LIMIT_S: Final = 6.0
+SILENT_LOSER_S: Final = 0.4
 MIN_PROGRESS_BYTES: Final = 4096
 """Fewer bytes than this are as good as silence: a trickle must not keep a download alive."""
 HEDGE_FLOOR_S: Final = 0.5
@@ -210,7 +211,17 @@ class Scheduler:
         enough = len(task.got) >= self._plan.chunks[index].needed
         for number, other in list(self._attempts.items()):
             if other.index == index and (enough or other.source.object_id in task.got):
-                yield self._drop(number, now_s)
+                yield self._lose(number, now_s)
+
+    def _lose(self, number: int, now_s: float) -> Cancel:
+        """Cut off a request that another has overtaken; one that has fallen silent has failed and was replaced."""
+        attempt = self._attempts[number]
+        if now_s - attempt.heard_s < SILENT_LOSER_S:
+            return self._drop(number, now_s)
+        self._failed(number, Failure.STALLED, now_s)
+        self._tasks[attempt.index].lost -= 1
+        self.counts.failovers += 1
+        return Cancel(number, Failure.STALLED)
 
     def _drop(self, number: int, now_s: float) -> Cancel:
         attempt = self._attempts.pop(number)

@@ -104,6 +104,11 @@ class NodeTable:
             record = self._records[node] = NodeRecord()
         return record
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """All nodes that have a record."""
+        return tuple(self._records)
+
     def items(self) -> Iterable[tuple[str, NodeRecord]]:
         return sorted(self._records.items())
 
