@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, islice
+from operator import add
 from typing import Final
 
 from vstack.core.fmp4.boxes import Box, children
@@ -33,26 +34,37 @@ _NON_SYNC: Final = 0x10000
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Consecutive samples of one track; `offset_bytes` of the first counts from the start of the moof."""
+    """Consecutive samples of one track; `offset_bytes` of the first counts from the start of the moof.
+
+    `first_shown` and `shown_until` are presentation times, counted from the decoding time of the first sample;
+    `duration` is decoding time.
+    """
 
     offset_bytes: int
     sizes_bytes: tuple[int, ...]
     duration: int
+    first_shown: int
+    shown_until: int
     first_flags: int
     first_composition: int
 
 
 @dataclass(frozen=True, slots=True)
 class TrackFragment:
-    """The samples of one track in one fragment; times in the track's timescale."""
+    """The samples of one track in one fragment; `decode_time` of the first in the track's timescale."""
 
     track: Track
     decode_time: int
     runs: tuple[Run, ...]
 
-    @property
-    def duration(self) -> int:
-        return sum(run.duration for run in self.runs)
+    def shown_us(self) -> tuple[int, int]:
+        """When its first sample is shown and its last one ends, in microseconds of presentation time."""
+        at, starts, ends = self.decode_time, [], []
+        for run in self.runs:
+            starts.append(at + run.first_shown)
+            ends.append(at + run.shown_until)
+            at += run.duration
+        return self._presentation_us(min(starts)), self._presentation_us(max(ends))
 
     def samples(self, fragment: memoryview) -> Iterator[memoryview]:
         """The bytes of the samples in decoding order; `fragment` begins at the moof."""
@@ -62,6 +74,9 @@ class TrackFragment:
                 if start < 0 or start + size > len(fragment):
                     raise InvalidMediaError("an MP4 sample lies outside its fragment")
                 yield fragment[start : start + size]
+
+    def _presentation_us(self, media_time: int) -> int:
+        return media_time * 1_000_000 // self.track.timescale + self.track.offset_us
 
 
 def parse_moof(moof: Box, tracks: dict[int, Track]) -> tuple[TrackFragment, ...]:
@@ -140,15 +155,19 @@ def _parse_trun(body: memoryview, defaults: SampleDefaults) -> list[Run]:
     def column(bit: int) -> tuple[int, ...] | None:
         return table[columns.index(bit) :: len(columns)] if head & bit else None
 
-    durations, sizes = column(_TRUN_DURATION), column(_TRUN_SIZE)
-    flags, compositions = column(_TRUN_FLAGS), column(_TRUN_COMPOSITION)
+    durations = column(_TRUN_DURATION) or (defaults.duration,) * count
+    compositions = tuple(map(_signed, column(_TRUN_COMPOSITION) or ())) or (0,) * count
+    flags = column(_TRUN_FLAGS)
+    shown = list(map(add, accumulate(durations, initial=0), compositions))
     return [
         Run(
             offset_bytes=offset_bytes,
-            sizes_bytes=sizes or (defaults.size_bytes,) * count,
-            duration=sum(durations) if durations else defaults.duration * count,
+            sizes_bytes=column(_TRUN_SIZE) or (defaults.size_bytes,) * count,
+            duration=sum(durations),
+            first_shown=min(shown),
+            shown_until=max(map(add, shown, durations)),
             first_flags=first_flags if flags is None or head & _TRUN_FIRST_FLAGS else flags[0],
-            first_composition=_signed(compositions[0]) if compositions else 0,
+            first_composition=compositions[0],
         )
     ]
 

@@ -90,19 +90,10 @@ class _Clock:
     """
 
     def __init__(self, first: tuple[TrackFragment, ...]) -> None:
-        self._delays: dict[int, int] = {}
-        self._end_us = max(0, min((self._start_us(part) for part in first), default=0))
+        self._end_us = max(0, min((part.shown_us()[0] for part in first), default=0))
 
     def advance(self, parts: tuple[TrackFragment, ...]) -> int:
         """How much later the video ends with these samples."""
         before = self._end_us
-        for part in parts:
-            ticks_us = part.duration * 1_000_000 // part.track.timescale
-            self._end_us = max(self._end_us, self._start_us(part) + ticks_us)
+        self._end_us = max([before, *(part.shown_us()[1] for part in parts)])
         return self._end_us - before
-
-    def _start_us(self, part: TrackFragment) -> int:
-        """Frames come out of the decoder in order, each later than it went in by the delay of the track's first one."""
-        track = part.track
-        delay = self._delays.setdefault(track.track_id, part.runs[0].first_composition)
-        return (part.decode_time + delay) * 1_000_000 // track.timescale + track.offset_us

@@ -32,6 +32,9 @@ _X264: Final = {
     "-g": "250",
     "-force_key_frames": "expr:gte(t,n_forced*2)",
     "-x264-params": "open-gop=0",
+    # Every frame keeps its own time; some muxer versions would otherwise make the rate constant.
+    "-fps_mode": "vfr",
+    "-enc_time_base": "-1",
 }
 _AUDIO_ENCODERS: Final = {
     "flac": {"-c": "flac"},

@@ -1,7 +1,7 @@
 """Child processes that read files from strangers: bounded in memory, CPU, time and output, and never left behind.
 
 Invariants: when `run` is left, by whatever way, the child's whole process group is dead and reaped. The child inherits
-no environment and no descriptor but its pipes; it can write no file (RLIMIT_FSIZE is 0, pipes are exempt).
+no environment but PATH and no descriptor but its pipes; it can write no file (RLIMIT_FSIZE is 0, pipes are exempt).
 
 Limits are set with prlimit(2) right after the spawn. That needs no code between fork and exec, which is unsafe with
 threads, and no wrapper program; the few instructions that ran before belong to the dynamic loader, long before the
@@ -37,7 +37,7 @@ _PIPE_BUFFER_BYTES: Final = 256 * KIB
 _MESSAGE_CHARS: Final = 200
 _EXIT_GRACE_S: Final = 10.0
 # Without a bound on arenas glibc reserves 64 MiB of address space for each thread.
-_ENVIRONMENT: Final = {"PATH": os.defpath, "LC_ALL": "C", "AV_LOG_FORCE_NOCOLOR": "1", "MALLOC_ARENA_MAX": "2"}
+_ENVIRONMENT: Final = {"LC_ALL": "C", "AV_LOG_FORCE_NOCOLOR": "1", "MALLOC_ARENA_MAX": "2"}
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ async def run(args: list[str], *, timeout_s: float) -> AsyncIterator[Child]:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
-            env=_ENVIRONMENT,
+            env=_ENVIRONMENT | {"PATH": os.environ.get("PATH", os.defpath)},
             limit=_PIPE_BUFFER_BYTES,
         )
     except OSError as error:
