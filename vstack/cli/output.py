@@ -9,13 +9,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vstack.service import logs
+
 T = TypeVar("T")
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
 
 def run(work: Coroutine[object, object, T]) -> T:
-    """Run a command's coroutine; Ctrl-C cancels it and becomes KeyboardInterrupt."""
+    """Run a command's coroutine; Ctrl-C cancels it and becomes KeyboardInterrupt. Only errors are logged."""
+    logs.configure("cli", "error")
     return asyncio.run(work)
 
 

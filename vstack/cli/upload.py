@@ -3,8 +3,10 @@
 import argparse
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
+import aiohttp
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
@@ -37,19 +39,27 @@ def upload(options: argparse.Namespace) -> int:
     return 0
 
 
+async def store(session: aiohttp.ClientSession, url: str, file: Path, title: str, *, bar: bool = True) -> UploadStatus:
+    """Send a file and wait until it is stored, with a progress bar on stderr if that is a terminal.
+
+    UploadFailedError with the uploader's reason, and what `UploaderClient` raises.
+    """
+    client = UploaderClient(session, url)
+    with _bar(file.name, shown=bar) as show:
+        accepted = await client.upload(
+            file, title, lambda sent, total: show(SENT_PERCENT * sent / max(1, total), "sending")
+        )
+        status = await client.wait(
+            accepted.upload_session_id, lambda status: show(status.progress, status.status.replace("_", " "))
+        )
+    if status.status != "completed":
+        raise UploadFailedError(f"{file} was not stored: {status.error}")
+    return status
+
+
 async def _upload(options: argparse.Namespace) -> UploadStatus:
     async with new_session() as session:
-        client = UploaderClient(session, uploader_url(options))
-        with _bar(options.file.name, shown=not options.json) as show:
-            accepted = await client.upload(
-                options.file, options.title, lambda sent, total: show(SENT_PERCENT * sent / total, "sending")
-            )
-            status = await client.wait(
-                accepted.upload_session_id, lambda status: show(status.progress, status.status.replace("_", " "))
-            )
-    if status.status != "completed":
-        raise UploadFailedError(f"{options.file} was not stored: {status.error}")
-    return status
+        return await store(session, uploader_url(options), options.file, options.title, bar=not options.json)
 
 
 @contextlib.contextmanager
