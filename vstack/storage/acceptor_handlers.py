@@ -71,10 +71,9 @@ async def acceptor_state(
 async def list_acceptors(request: web.Request, *, query: AcceptorsQuery) -> consensus.AcceptorPage:
     """A page of all acceptor states, for a rebuild."""
     engine = request.app[NODE].engine
-    states, after = await engine.acceptors(query.after, query.limit)
-    return consensus.AcceptorPage(
-        states=tuple(consensus.AcceptorState.of(engine.identity.node_id, state) for state in states), next=after
-    )
+    page, after = await engine.acceptors(query.after, query.limit)
+    states = tuple(consensus.AcceptorState.of(engine.identity.node_id, state) for state in page)
+    return consensus.AcceptorPage(states=states, next=after)
 
 
 def _learning(item: consensus.LearnItem) -> Message:

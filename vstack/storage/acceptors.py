@@ -60,10 +60,12 @@ class Acceptors:
             for chunk_id in sorted({message.instance.chunk_id for message in messages}):
                 await stack.enter_async_context(self._alone(chunk_id))  # sorted: two batches never wait for each other
             for message in messages:
-                taken = await self._take(message, changed[message.instance.chunk_id])
+                newer = changed[message.instance.chunk_id]
+                taken = await self._take(message, newer)
                 replies.append(taken.reply)
                 if taken.unsaved is not None:
-                    changed[message.instance.chunk_id][taken.unsaved.instance.epoch] = taken.unsaved
+                    newer.pop(taken.unsaved.instance.epoch, None)  # journalled in the order of the last changes
+                    newer[taken.unsaved.instance.epoch] = taken.unsaved
             if states := [state for epochs in changed.values() for state in epochs.values()]:
                 await self._engine.journal(states)
         return replies

@@ -118,7 +118,7 @@ def _public_url(settings: StorageSettings) -> str:
 
 @contextlib.asynccontextmanager
 async def _opened(settings: StorageSettings) -> AsyncIterator[Engine]:
-    from vstack.storage.engine import open_engine
+    from vstack.storage.engine import open_engine  # noqa: PLC0415
 
     engine = await open_engine(settings)
     try:

@@ -63,11 +63,11 @@ async def get_chunk(request: web.Request, *, chunk_id: Identifier) -> web.Stream
             node.metrics.get_duration.observe(elapsed_s)
             if elapsed_s > SLOW_READ_S:
                 log.warning("slow_read", chunk_id=chunk_id, elapsed_ms=round(elapsed_s * 1000, 1))
-            response, sent_bytes = await sending.send(request, reading)
+            response = await sending.send(request, reading)
     except CorruptionError:
         node.metrics.corruption.inc()
         raise
-    node.metrics.get_bytes.inc(sent_bytes)
+    node.metrics.get_bytes.inc(response.content_length or 0)
     return response
 
 

@@ -25,16 +25,14 @@ def refuse_early(request: web.Request) -> None:
 async def receive(request: web.Request, into: memoryview) -> int:
     """Fill `into` with the body; its size in bytes.
 
-    TooLargeError with the first byte above MAX_CHUNK_BYTES; InvalidRequestError for an empty body, or one that breaks
-    off, stalls or is not correctly coded.
+    TooLargeError with the first byte above MAX_CHUNK_BYTES; InvalidRequestError for an empty body or one that stalls.
+    What aiohttp raises for a body that breaks off passes through.
     """
     try:
         async with asyncio.timeout(RECEIVE_TIMEOUT_S):
             size_bytes = await _fill(request.content, into)
     except TimeoutError as error:
         raise InvalidRequestError(f"the body did not arrive within {RECEIVE_TIMEOUT_S:.0f} s") from error
-    except (ConnectionError, web.RequestPayloadError, aiohttp.ClientError) as error:
-        raise InvalidRequestError("the body broke off") from error
     if size_bytes == 0:
         raise _empty()
     return size_bytes

@@ -35,8 +35,8 @@ def etag(info: ChunkInfo) -> str:
     return f'"{info.checksum}"'
 
 
-async def send(request: web.Request, reading: Reading) -> tuple[web.StreamResponse, int]:
-    """Answer with the chunk or the range asked for; the response, and how many bytes of payload went out."""
+async def send(request: web.Request, reading: Reading) -> web.StreamResponse:
+    """Answer with the chunk or the range asked for. ConnectionResetError where the client has gone."""
     info, payload = reading.info, reading.payload
     headers = chunk_headers(info)
     part = ranges.requested(request.headers, info.size_bytes, headers["ETag"])
@@ -45,11 +45,8 @@ async def send(request: web.Request, reading: Reading) -> tuple[web.StreamRespon
         headers["Content-Range"] = ranges.content_range(part, info.size_bytes)
     headers["Content-Length"] = str(len(payload))
     response = web.StreamResponse(status=200 if part is None else 206, headers=headers)
-    try:
-        await _write(request, response, payload)
-    except ConnectionError:  # the client has gone; nobody is left to tell
-        return response, 0
-    return response, len(payload)
+    await _write(request, response, payload)
+    return response
 
 
 async def _write(request: web.Request, response: web.StreamResponse, payload: memoryview) -> None:
@@ -63,7 +60,7 @@ async def _write(request: web.Request, response: web.StreamResponse, payload: me
         await response.write(bytes(payload) if len(payload) < COPY_BELOW_BYTES else payload)
     except BaseException:
         transport.abort()
-        while request.transport is not None:  # until then the transport may still read from the buffer
+        while request.transport is not None:  # noqa: ASYNC110 - until then the transport may read from the buffer
             await asyncio.sleep(0)
         raise
     finally:
