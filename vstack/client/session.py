@@ -5,7 +5,7 @@ request of this playback is left. One task alone steps the core, so nothing here
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -93,6 +93,7 @@ class PlaybackSession:
         services: Services,
         output: Output,
         begun_s: float,
+        on_started: Callable[[float], None] | None = None,
     ) -> None:
         self.plan = plan
         self._video_id = manifest.video_id
@@ -101,6 +102,7 @@ class PlaybackSession:
         self._services = services
         self._output = output
         self._begun_s = begun_s
+        self._on_started = on_started
         self._happened: asyncio.Queue[Event | _Arrival | _Whole | VStackError] = asyncio.Queue()
         self._to_write: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
         self._tasks = asyncio.TaskGroup()
@@ -233,6 +235,8 @@ class PlaybackSession:
                 self._spawn(self._refresh())
             case Started():
                 self._startup_s = _now() - self._begun_s
+                if self._on_started is not None:
+                    self._on_started(self._startup_s)
                 self._view = self._spawn(self._count_view())
             case Ended():
                 self._outcome = effect

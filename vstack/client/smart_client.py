@@ -9,7 +9,7 @@ or, for one video, `await SmartClient().play_video(video_id)`.
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self
@@ -30,11 +30,11 @@ from vstack.errors import InvalidRequestError
 from vstack.rpc.http import new_session
 from vstack.rpc.metadata import MetadataClient
 from vstack.rpc.storage import StorageClient
+from vstack.wire.client import MAX_SPEED
 
 log = structlog.get_logger()
 
 DEFAULT_METADATA_URLS: Final = ("http://localhost:8080",)
-MAX_SPEED: Final = 100.0
 
 
 class SmartClient:
@@ -87,9 +87,17 @@ class SmartClient:
             return await session.run()
 
     async def prepare(
-        self, video_id: str, *, output: BinaryIO | Path | None = None, speed: float = 1.0
+        self,
+        video_id: str,
+        *,
+        output: BinaryIO | Path | None = None,
+        speed: float = 1.0,
+        on_started: Callable[[float], None] | None = None,
     ) -> PlaybackSession:
-        """A playback that is ready to `run`, for callers who watch it; the client must stay entered meanwhile."""
+        """A playback that is ready to `run`, for callers who watch it; the client must stay entered meanwhile.
+
+        `on_started` is called with the startup latency in seconds when the first picture can be shown.
+        """
         ids.check(video_id, "video id")
         if not 0 <= speed <= MAX_SPEED:
             raise InvalidRequestError(f"speed must be 0 (as fast as possible) to {MAX_SPEED:g}")
@@ -109,7 +117,13 @@ class SmartClient:
             patience_s=self._patience_s,
         )
         session = PlaybackSession(
-            manifest, plan, playback, services=self._services, output=Output(output), begun_s=begun_s
+            manifest,
+            plan,
+            playback,
+            services=self._services,
+            output=Output(output),
+            begun_s=begun_s,
+            on_started=on_started,
         )
         self._sessions = [known for known in self._sessions if not known.over] + [session]
         return session

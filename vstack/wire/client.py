@@ -1,9 +1,14 @@
 """The smart client's HTTP API: what a player reports about itself."""
 
-from typing import Literal
+from typing import Annotated, Final, Literal
+
+import msgspec
 
 from vstack.ids import Identifier
 from vstack.wire.common import Message
+
+MAX_SPEED: Final = 100.0
+"""Multiples of real time that a playback may be asked for."""
 
 BufferHealth = Literal["idle", "filling", "healthy", "low", "empty", "finished"]
 
@@ -37,6 +42,8 @@ class NodeStats(Message, frozen=True, kw_only=True):
 
 
 class Status(Message, frozen=True, kw_only=True):
+    """What plays now, or played last; `error` says why the last playback failed."""
+
     video_id: str | None
     playing: bool
     startup_latency: float | None
@@ -46,6 +53,7 @@ class Status(Message, frozen=True, kw_only=True):
     scheduler_stats: SchedulerStats
     network_stats: dict[str, NodeStats]
     node_scores: dict[str, float]
+    error: str | None = None
 
 
 class SessionStats(Message, frozen=True, kw_only=True):
@@ -121,7 +129,7 @@ class PlayRequest(Message, frozen=True, kw_only=True):
     """Start playing a video on this client; `speed` 0 is as fast as possible."""
 
     video_id: Identifier
-    speed: float = 1.0
+    speed: Annotated[float, msgspec.Meta(ge=0, le=MAX_SPEED)] = 1.0
 
 
 class Health(Message, frozen=True, kw_only=True):
