@@ -1,0 +1,111 @@
+"""Wires a metadata instance: settings in, aiohttp application out."""
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from typing import Final
+
+from aiohttp import web
+
+from vstack.metadata import handlers, node_handlers, prober, reaper, redundancy_handlers, sampler
+from vstack.metadata.commit import Committer
+from vstack.metadata.consensus import Consensus
+from vstack.metadata.database import Database
+from vstack.metadata.generations import Generations
+from vstack.metadata.jobs import repeating
+from vstack.metadata.learning import Learner
+from vstack.metadata.metrics import MetadataMetrics
+from vstack.metadata.prober import Prober
+from vstack.metadata.reaper import Reaper
+from vstack.metadata.sampler import Sampler
+from vstack.metadata.state import METADATA, Metadata
+from vstack.rpc.http import new_session
+from vstack.rpc.storage import StorageClient
+from vstack.service import logs, metrics, runner
+from vstack.service.app import build
+from vstack.service.endpoint import Endpoint
+from vstack.settings import MetadataSettings, cluster_key
+
+JSON: Final = "application/json"
+
+ENDPOINTS: Final = (
+    Endpoint("GET", "/health", handlers.health, answers={503: JSON}),
+    Endpoint("GET", "/", handlers.root),
+    Endpoint("GET", "/stats", handlers.service_stats, errors=(503,)),
+    Endpoint("POST", "/video", handlers.create_video, errors=(409, 413, 503)),
+    Endpoint("GET", "/videos", handlers.list_videos, errors=(503,)),
+    Endpoint("GET", "/video/{video_id}", handlers.get_video, errors=(404, 503)),
+    Endpoint("DELETE", "/video/{video_id}", handlers.delete_video, status=204, errors=(404, 503)),
+    Endpoint("PATCH", "/video/{video_id}/status", handlers.set_video_status, errors=(404, 409, 413, 503)),
+    Endpoint("GET", "/video/{video_id}/popularity", handlers.get_popularity, errors=(404, 503)),
+    Endpoint("POST", "/video/{video_id}/view", handlers.count_view, errors=(404, 503)),
+    Endpoint("GET", "/manifest/{video_id}", handlers.get_manifest, errors=(404, 503)),
+    Endpoint("POST", "/chunk/{chunk_id}/commit", handlers.commit_chunk, errors=(404, 409, 413, 503)),
+    Endpoint("GET", "/chunk/{chunk_id}/fragments", handlers.get_fragments, errors=(404, 503)),
+    Endpoint("GET", "/consensus/{chunk_id}", handlers.get_consensus, errors=(404, 503)),
+    Endpoint("GET", "/nodes/healthy", node_handlers.healthy_nodes, errors=(503,)),
+    Endpoint("GET", "/nodes/all", node_handlers.all_nodes, errors=(503,)),
+    Endpoint("GET", "/nodes/health-summary", node_handlers.health_summary, errors=(503,)),
+    Endpoint("POST", "/nodes/register", node_handlers.register_node, errors=(409, 413, 503)),
+    Endpoint("POST", "/nodes/{node_id}/heartbeat", node_handlers.heartbeat, errors=(404, 409, 413, 503)),
+    Endpoint("GET", "/redundancy/recommend/{video_id}", redundancy_handlers.recommended, errors=(404, 503)),
+    Endpoint("POST", "/redundancy/override/{video_id}", redundancy_handlers.set_override, errors=(404, 503)),
+    Endpoint("DELETE", "/redundancy/override/{video_id}", redundancy_handlers.clear_override, errors=(404, 503)),
+    Endpoint("GET", "/redundancy/efficiency", redundancy_handlers.efficiency),
+    Endpoint("GET", "/redundancy/config", redundancy_handlers.config),
+    Endpoint("GET", "/storage/overhead", redundancy_handlers.overhead, errors=(503,)),
+)
+
+
+def run(settings: MetadataSettings) -> int:
+    """Serve until a signal; the exit status."""
+    logs.configure("metadata", settings.log_level)
+    return runner.run(lambda: make_app(settings), settings.host, settings.port)
+
+
+async def make_app(settings: MetadataSettings) -> web.Application:
+    """The application of one metadata instance. It starts, and stays up, without its database too."""
+    key = cluster_key(settings)
+    registry = metrics.new_registry("metadata")
+    figures = MetadataMetrics(registry)
+    proposer_id = settings.proposer_id or 1 + secrets.randbelow(65_535)
+
+    async def parts(app: web.Application) -> AsyncIterator[None]:
+        db = Database(settings.database_url, pool_size=settings.database_pool_size)
+        generations = Generations(db)
+        async with contextlib.AsyncExitStack() as stack:
+            storage = StorageClient(await stack.enter_async_context(new_session()))
+            consensus = await stack.enter_async_context(Consensus(storage, key, proposer_id, registry))
+            learner = await stack.enter_async_context(Learner(storage, registry))
+            await stack.enter_async_context(db)
+            committer = Committer(
+                db=db,
+                generations=generations,
+                consensus=consensus,
+                learner=learner,
+                storage=storage,
+                cluster_key=key,
+                metrics=figures,
+            )
+            app[METADATA] = Metadata(db, generations, consensus, committer, settings.popularity_threshold)
+            reaping = Reaper(
+                db=db,
+                generations=generations,
+                consensus=consensus,
+                learner=learner,
+                storage=storage,
+                metrics=figures,
+                abandoned_after_s=settings.upload_abandoned_after_s,
+            )
+            jobs = (
+                ("prober", Prober(db, storage).run_once, prober.INTERVAL_S),
+                ("sampler", Sampler(db, figures).run_once, sampler.INTERVAL_S),
+                ("reaper", reaping.run_once, reaper.INTERVAL_S),
+            )
+            for name, work, interval_s in jobs:
+                await stack.enter_async_context(repeating(name, work, interval_s=interval_s))
+            yield
+
+    app = build("metadata", ENDPOINTS, registry=registry, cors_origin=settings.cors_origin)
+    app.cleanup_ctx.append(parts)
+    return app

@@ -1,0 +1,233 @@
+"""The way to Postgres: a bounded pool, typed rows, and one honest answer while the database is away.
+
+Invariants
+- Whatever keeps the database from answering (down, restarting, overloaded, failing over, a schema not there yet)
+  reaches callers as UnavailableError, within ACQUIRE_TIMEOUT_S plus STATEMENT_TIMEOUT_MS, and nothing else does.
+- While the database is known to be away, calls fail at once instead of queueing for it.
+- Connections are in autocommit mode: a statement alone is a transaction; `transaction()` groups several.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import psycopg
+import structlog
+from psycopg.rows import class_row
+from psycopg_pool import AsyncConnectionPool
+
+from vstack.errors import UnavailableError
+from vstack.metadata import statements
+from vstack.metadata.locks import Lock
+from vstack.metadata.migrate import migrate
+
+ACQUIRE_TIMEOUT_S: Final = 5.0
+CONNECT_TIMEOUT_S: Final = 3
+STATEMENT_TIMEOUT_MS: Final = 20_000
+MAX_WAITING: Final = 1000
+WATCH_INTERVAL_S: Final = 1.0
+LOOK_TIMEOUT_S: Final = 5.0
+RETRY_AFTER_S: Final = 2.0
+
+_AWAY: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,  # a standby, during a failover
+)
+
+_SQL = statements.load("session")
+
+log = structlog.get_logger()
+
+Connection = psycopg.AsyncConnection
+Params = Mapping[str, object]
+T = TypeVar("T")
+
+
+class Database:
+    """One database, shared by all requests of a process. An async context manager: it is open inside the block.
+
+    Entering takes one attempt to connect; a database that is away is waited for in the background.
+    """
+
+    def __init__(self, url: str, *, pool_size: int) -> None:
+        self._url = url
+        self._pool = AsyncConnectionPool(
+            url,
+            min_size=min(2, pool_size),
+            max_size=pool_size,
+            open=False,
+            kwargs={
+                "autocommit": True,
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "application_name": "vstack-metadata",
+            },
+            configure=_configure,
+            check=AsyncConnectionPool.check_connection,
+            timeout=ACQUIRE_TIMEOUT_S,
+            max_waiting=MAX_WAITING,
+            reconnect_timeout=WATCH_INTERVAL_S,
+        )
+        self._available = False
+        self._migrated = False
+        self._probe: Connection | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether the database answered when it was last asked, with our schema in place."""
+        return self._available
+
+    def pool_figures(self) -> Mapping[str, int]:
+        """Psycopg's own counters: pool_size, requests_waiting, requests_num, requests_wait_ms and others."""
+        return self._pool.get_stats()
+
+    async def __aenter__(self) -> Self:
+        await self._pool.open(wait=False)
+        await self._look()
+        self._watcher = asyncio.create_task(self._watch(), name="database-watch")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watcher
+        if self._probe is not None:
+            await self._probe.close()
+        await self._pool.close()
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A pooled connection in autocommit mode."""
+        if not self._available:
+            raise _unavailable()
+        async with self._connection() as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction: committed at the end of the block, rolled back if it raises."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def rows(self, statement: bytes, kind: type[T], params: Params | None = None) -> list[T]:
+        """All rows, each as a `kind` made from its columns by name."""
+        async with self.connection() as connection:
+            return await rows(connection, statement, kind, params)
+
+    async def row(self, statement: bytes, kind: type[T], params: Params | None = None) -> T | None:
+        """The first row, None where there is none."""
+        async with self.connection() as connection:
+            return await row(connection, statement, kind, params)
+
+    async def execute(self, statement: bytes, params: Params | None = None) -> int:
+        """Run a statement and return the number of rows that it touched."""
+        async with self.connection() as connection:
+            return (await connection.execute(statement, params)).rowcount
+
+    @contextlib.asynccontextmanager
+    async def exclusively(self, lock: Lock) -> AsyncIterator[bool]:
+        """True inside the block for the one instance that holds `lock`, False for all others, without waiting.
+
+        If the connection breaks inside the block, another instance may start the same work: it must be repeatable.
+        """
+        async with self.connection() as connection:
+            held = await (await connection.execute(_SQL["try_lock"], {"key": lock})).fetchone()
+            if held is None or not held[0]:
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                if not connection.broken:
+                    await connection.execute(_SQL["unlock"], {"key": lock})
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except _AWAY as error:
+            log.warning("database_call_failed", error=_sentence(error))
+            raise _unavailable() from error
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            await self._look()
+
+    async def _look(self) -> None:
+        """Ask the database over a connection of our own, so that a busy pool does not look like an absence.
+
+        The first connection also brings the schema up.
+        """
+        try:
+            async with asyncio.timeout(LOOK_TIMEOUT_S if self._migrated else None):
+                await self._ask()
+        except (*_AWAY, TimeoutError) as error:
+            await self._set_away(_sentence(error))
+        except Exception:
+            log.exception("database_unusable")
+            await self._set_away("unusable")
+        else:
+            if not self._available:
+                log.info("database_available")
+            self._available = True
+
+    async def _set_away(self, reason: str) -> None:
+        if self._available or self._watcher is None:
+            log.warning("database_away", reason=reason)
+        self._available = False
+        if self._probe is not None:
+            await self._probe.close()
+            self._probe = None
+
+    async def _ask(self) -> None:
+        if self._probe is None:
+            self._probe = await Connection.connect(self._url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
+        if not self._migrated:
+            await migrate(self._probe)
+            self._migrated = True
+        await self._probe.execute(_SQL["ping"])
+
+
+async def rows(connection: Connection, statement: bytes, kind: type[T], params: Params | None = None) -> list[T]:
+    """All rows of a statement inside the caller's transaction."""
+    async with connection.cursor(row_factory=class_row(kind)) as cursor:
+        await cursor.execute(statement, params)
+        return await cursor.fetchall()
+
+
+async def row(connection: Connection, statement: bytes, kind: type[T], params: Params | None = None) -> T | None:
+    """The first row of a statement inside the caller's transaction."""
+    async with connection.cursor(row_factory=class_row(kind)) as cursor:
+        await cursor.execute(statement, params)
+        return await cursor.fetchone()
+
+
+async def many(connection: Connection, statement: bytes, params: Iterable[Params]) -> None:
+    """Run one statement for many parameter sets, pipelined."""
+    async with connection.cursor() as cursor:
+        await cursor.executemany(statement, list(params))
+
+
+async def hold(connection: Connection, lock: Lock) -> None:
+    """Wait for `lock` and keep it until the caller's transaction ends."""
+    await connection.execute(_SQL["lock_for_transaction"], {"key": lock})
+
+
+async def _configure(connection: Connection) -> None:
+    await connection.execute(_SQL["configure"], {"statement_timeout_ms": str(STATEMENT_TIMEOUT_MS)})
+
+
+def _sentence(error: Exception) -> str:
+    return str(error).strip() or type(error).__name__
+
+
+def _unavailable() -> UnavailableError:
+    return UnavailableError("the database cannot be reached", retry_after_s=RETRY_AFTER_S)
