@@ -104,6 +104,7 @@ class Process:
                 process_group=0,
             )
         except OSError as error:
+            self._log.close()
             raise SettingsError(f"cannot start {self.name}: {self._arguments[0]}: {error.strerror}") from error
         self._pid_path.write_text(f"{self._process.pid}\n")
         assert self._process.stdout is not None
