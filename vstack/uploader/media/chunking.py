@@ -45,11 +45,11 @@ async def chunk_stream(
                 packed_ms += chunk.duration_ms
                 yield chunk
         if await child.exit_status() != 0:
-            raise InvalidMediaError(f"the video cannot be read: {sandbox.complaint(child, path)}")
+            raise sandbox.failure("the video cannot be read", child, path)
     final = list(chunker.finish())
     packed_s = (packed_ms + sum(chunk.duration_ms for chunk in final)) / 1000
     if child.errors and packed_s < plan.duration_s - _MISSING_TAIL_S:
-        reason = sandbox.complaint(child, path)
-        raise InvalidMediaError(f"the video breaks off after {packed_s:.1f} of {plan.duration_s:.1f} s: {reason}")
+        where = f"{packed_s:.1f} of {plan.duration_s:.1f} s"
+        raise sandbox.failure(f"the video breaks off after {where}", child, path)
     for chunk in final:
         yield chunk

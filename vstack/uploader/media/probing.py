@@ -9,10 +9,10 @@ from typing import Final
 
 import msgspec
 
-from vstack.core.fmp4.boxes import LARGE_HEADER_BYTES, parse_header
 from vstack.errors import InvalidMediaError
 from vstack.units import KIB, MIB
 from vstack.uploader.media import sandbox
+from vstack.uploader.media.completeness import refuse_cut_off
 from vstack.uploader.media.model import MediaInfo, Stream, StreamKind
 
 PROBE_TIMEOUT_S: Final = 60.0
@@ -21,10 +21,7 @@ EXAMINED_PACKETS: Final = 2000
 
 MAX_STREAMS: Final = 32
 _MAX_REPORT_BYTES: Final = 4 * MIB
-_MAX_TOP_LEVEL_BOXES: Final = 1_000_000
-_MP4_CONTAINER: Final = "mov,mp4,m4a,3gp,3g2,mj2"
-_MEDIA_BOXES: Final = (b"mdat", b"moof")
-_FORMATS: Final = "MP4, MOV, MKV, WebM, AVI or FLV"
+_UNREADABLE: Final = "the file is not a readable MP4, MOV, MKV, WebM, AVI or FLV video"
 _ENTRIES: Final = (
     "format=format_name,duration"
     ":stream=index,codec_type,codec_name,has_b_frames,width,height"
@@ -63,8 +60,7 @@ class _Report(msgspec.Struct):
 async def probe(path: Path, *, ffprobe: str, timeout_s: float = PROBE_TIMEOUT_S) -> MediaInfo:
     """What the file at `path` holds. InvalidMediaError where it is no video that can be stored."""
     report = await _report(path, ffprobe, timeout_s)
-    if report.format.format_name == _MP4_CONTAINER:
-        await asyncio.to_thread(_refuse_cut_off_mp4, path)
+    await asyncio.to_thread(refuse_cut_off, path, report.format.format_name)
     return _media_info(report)
 
 
@@ -79,11 +75,11 @@ async def _report(path: Path, ffprobe: str, timeout_s: float) -> _Report:
                 raise InvalidMediaError("the file describes itself at too great a length")
         status = await child.exit_status()
     if status != 0:
-        raise InvalidMediaError(f"the file is no readable {_FORMATS} video: {sandbox.complaint(child, path)}")
+        raise sandbox.failure(_UNREADABLE, child, path)
     try:
         return msgspec.json.decode(output, type=_Report)
     except msgspec.DecodeError as error:
-        raise InvalidMediaError(f"the file is no readable {_FORMATS} video") from error
+        raise InvalidMediaError(_UNREADABLE) from error
 
 
 def _media_info(report: _Report) -> MediaInfo:
@@ -141,21 +137,3 @@ def _seconds(text: str | None) -> float | None:
         return None if text is None else float(text)
     except ValueError:
         return None
-
-
-def _refuse_cut_off_mp4(path: Path) -> None:
-    """InvalidMediaError where a box that holds media ends behind the end of the file.
-
-    ffmpeg would copy what is there and call it a success.
-    """
-    end = path.stat().st_size
-    at = 0
-    with path.open("rb") as file:
-        for _ in range(_MAX_TOP_LEVEL_BOXES):
-            file.seek(at)
-            header = parse_header(file.read(LARGE_HEADER_BYTES))
-            if header is None or header.size_bytes is None:
-                return
-            at += header.size_bytes
-            if at > end and header.kind in _MEDIA_BOXES:
-                raise InvalidMediaError(f"the MP4 is cut off: {at - end} bytes are missing at its end")

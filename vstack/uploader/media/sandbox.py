@@ -32,7 +32,7 @@ FORMAT_GUARD: Final = (
 
 _ADDRESS_SPACE_BYTES: Final = 4 * GIB
 _OPEN_FILES: Final = 64
-_STDERR_TAIL_BYTES: Final = 4 * KIB
+_STDERR_HEAD_BYTES: Final = 4 * KIB
 _PIPE_BUFFER_BYTES: Final = 256 * KIB
 _MESSAGE_CHARS: Final = 200
 _EXIT_GRACE_S: Final = 10.0
@@ -48,14 +48,18 @@ class Child:
     timeout_s: float
     errors: bytearray
 
+    @property
+    def output(self) -> asyncio.StreamReader:
+        assert self.process.stdout is not None
+        return self.process.stdout
+
     async def read(self, size_bytes: int) -> bytes:
         """1 to `size_bytes` bytes of its output, none at the end. InvalidMediaError when its time is used up."""
-        assert self.process.stdout is not None
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
             async with asyncio.timeout(self.timeout_s):
-                return await self.process.stdout.read(size_bytes)
+                return await self.output.read(size_bytes)
         except TimeoutError as error:
             raise InvalidMediaError("working through the file took too long") from error
         finally:
@@ -99,29 +103,33 @@ async def run(args: list[str], *, timeout_s: float) -> AsyncIterator[Child]:
     finally:
         _kill_group(process)
         await process.wait()
+        while await child.output.read(_PIPE_BUFFER_BYTES):
+            pass  # only at its end does the loop close the pipe
         if drain is not None:
             await drain
 
 
-def complaint(child: Child, path: Path) -> str:
-    """The last thing the child complained of, fit for the person who sent the file: one line without paths."""
+def failure(what: str, child: Child, path: Path) -> InvalidMediaError:
+    """The error that says `what` went wrong and quotes the child's first complaint: later ones are consequences.
+
+    Fit for the person who sent the file: one line, no paths, no addresses.
+    """
     text = child.errors.decode("utf-8", "replace").replace(f"file:{path}", "the file").replace(str(path), "the file")
-    lines = [line for raw in text.splitlines() if (line := _clean(raw))]
-    return lines[-1][:_MESSAGE_CHARS] if lines else "no reason given"
+    reason = next((line for raw in text.splitlines() if (line := _clean(raw))), "")
+    return InvalidMediaError(f"{what}: {reason[:_MESSAGE_CHARS]}" if reason else what)
 
 
 def _clean(line: str) -> str:
     line = re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\]\s*", "", line)
-    line = re.sub(r"(?:\w+:)?/[^\s'\":,]+", "...", line)
+    line = re.sub(r"(?:\b\w+:)?(?<!\w)/[^\s'\":,]+", "...", line)
     return "".join(c for c in line if c.isprintable()).removeprefix("the file: ").strip()
 
 
 async def _drain(child: Child) -> None:
-    """Keep the tail of stderr; reading on is what keeps a talkative child from blocking."""
+    """Keep the head of stderr; reading on is what keeps a talkative child from blocking."""
     assert child.process.stderr is not None
-    while data := await child.process.stderr.read(_STDERR_TAIL_BYTES):
-        child.errors += data
-        del child.errors[:-_STDERR_TAIL_BYTES]
+    while data := await child.process.stderr.read(_STDERR_HEAD_BYTES):
+        child.errors += data[: _STDERR_HEAD_BYTES - len(child.errors)]
 
 
 def _limit(pid: int, *, cpu_s: int) -> None:
