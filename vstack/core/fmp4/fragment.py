@@ -16,7 +16,7 @@ from vstack.core.fmp4.init_segment import Codec, SampleDefaults, Track, unpack
 from vstack.core.fmp4.nal import h264_is_random_access, hevc_is_random_access
 from vstack.errors import InvalidMediaError
 
-MAX_SAMPLES_PER_RUN: Final = 1 << 20
+MAX_SAMPLES_PER_RUN: Final = 1 << 17
 
 _TFHD_BASE_DATA_OFFSET: Final = 0x1
 _TFHD_DESCRIPTION: Final = 0x2
