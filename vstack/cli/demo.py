@@ -21,7 +21,6 @@ from vstack.cli.play import figures, watched
 from vstack.cli.upload import store
 from vstack.client import PlaybackReport, SmartClient
 from vstack.client.session import PlaybackSession
-from vstack.client.smart_client import MAX_SPEED
 from vstack.dev import programs, proof
 from vstack.dev.cluster import Cluster, Options, running
 from vstack.dev.foreground import run_until_signal
@@ -30,6 +29,7 @@ from vstack.errors import VStackError
 from vstack.rpc.http import new_session
 from vstack.rpc.metadata import MetadataClient
 from vstack.service import logs
+from vstack.wire.client import MAX_SPEED
 from vstack.wire.metadata import Manifest
 
 SAMPLE_S: Final = 60

@@ -123,9 +123,14 @@ def _add_admin(commands: "argparse._SubParsersAction[Parser]") -> None:
     rebuild = admin.add_subparsers(title="commands", metavar="COMMAND", required=True).add_parser(
         "rebuild-metadata",
         help="make the database again from the storage nodes",
-        description="Fills an empty database from what the storage nodes hold. Stop the metadata services first.",
+        description="Fills an empty or outdated database from the storage nodes. Running it again changes nothing.",
     )
     rebuild.add_argument("--config", type=Path, required=True, metavar="FILE", help="of a metadata service")
-    rebuild.add_argument("--node", action="append", metavar="URL", help="a storage node; repeat for each")
+    rebuild.add_argument(
+        "--node",
+        action="append",
+        metavar="URL",
+        help="a storage node, repeat for each; by default all that have registered",
+    )
     rebuild.add_argument("--json", action="store_true", help="print JSON")
     rebuild.set_defaults(run=_later("admin", "rebuild_metadata"))
