@@ -1,6 +1,7 @@
 """`vstack dev up`: a cluster in the foreground until SIGINT, SIGTERM or SIGHUP; SIGUSR1 starts again what has ended."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -22,7 +23,7 @@ async def _up(options: Options) -> None:
     revive = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, revive.set)
     async with running(options, _report) as cluster:
-        sys.stdout.write(msgspec.json.encode(cluster.endpoints).decode() + "\n")
+        sys.stdout.write(json.dumps(msgspec.to_builtins(cluster.endpoints)) + "\n")
         sys.stdout.flush()
         await _revive_on_request(cluster, revive)
 
