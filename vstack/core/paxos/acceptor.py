@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from vstack.core.paxos.config import FAST_BALLOT, NO_BALLOT
 from vstack.core.paxos.messages import (
+    Accept,
     Accepted,
     Instance,
     Learn,
@@ -36,7 +37,8 @@ from vstack.core.paxos.messages import (
 class AcceptorState:
     """The durable state of one acceptor for one instance: one record in a superblock.
 
-    Where `learned`, `accepted_value` is the chosen value and the ballots are those of before.
+    `accepted_value` was accepted at `accepted_ballot`. Where `learned`, it is the chosen value, and the ballot is
+    `NO_BALLOT` if this acceptor had not accepted it last.
     """
 
     instance: Instance
@@ -82,16 +84,16 @@ def step(node_id: str, state: AcceptorState | None, message: Message) -> tuple[A
         return AcceptorState(instance, retired=True), Retired()
     if closed:
         return state, Retired()
-    if isinstance(message, Learn):
-        return _learn(state, instance, message.value)
-    if state is not None and state.learned:
-        assert state.accepted_value is not None
-        return state, Learned(state.accepted_value)
     current = state or AcceptorState(instance)
-    if isinstance(message, Prepare):
-        after, reply = _prepare(current, message.ballot)
-    else:
-        after, reply = _accept(current, message.ballot, message.value)
+    match message:
+        case Learn(value=value):
+            after, reply = _learn(current, value)
+        case _ if current.learned and current.accepted_value is not None:
+            after, reply = current, Learned(current.accepted_value)
+        case Prepare(ballot=ballot):
+            after, reply = _prepare(current, ballot)
+        case Accept(ballot=ballot, value=value):
+            after, reply = _accept(current, ballot, value)
     return (state if after is current else after), reply
 
 
@@ -109,13 +111,12 @@ def _accept(state: AcceptorState, ballot: int, value: bytes) -> tuple[AcceptorSt
     return replace(state, promised=ballot, accepted_ballot=ballot, accepted_value=value), Accepted(ballot)
 
 
-def _learn(state: AcceptorState | None, instance: Instance, value: bytes) -> tuple[AcceptorState, Reply]:
-    if state is None:
-        return AcceptorState(instance, accepted_value=value, learned=True), Learned(value)
+def _learn(state: AcceptorState, value: bytes) -> tuple[AcceptorState, Reply]:
     if not state.learned:
-        return replace(state, accepted_value=value, learned=True), Learned(value)
+        ballot = state.accepted_ballot if state.accepted_value == value else NO_BALLOT
+        return replace(state, accepted_ballot=ballot, accepted_value=value, learned=True), Learned(value)
     if state.accepted_value != value:
-        return state, Mismatch(f"{instance.chunk_id}: another value was learned before")
+        return state, Mismatch(f"{state.instance.chunk_id}: another value was learned before")
     return state, Learned(value)
 
 
