@@ -73,6 +73,7 @@ class Counters:
 
     flushes: int = 0
     flushed_writes: int = 0
+    flushed_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
