@@ -21,6 +21,8 @@ from vstack.units import (
 from vstack.wire.metadata import CommitRequest
 
 FIRST_EPOCH: Final = 0
+MAX_TIMESTAMP_MS: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
 
 
 def check_chunk_id(chunk_id: str, video_id: str, sequence_num: int) -> None:
@@ -94,30 +96,50 @@ def proven(wanted: Iterable[Piece], chunk_id: str, receipts: Sequence[Receipt], 
     )
 
 
-def understood(value: bytes, chunk_id: str, video_id: str, node_ids: AbstractSet[str]) -> Decree | None:
-    """The decree of a value that another proposer got chosen, if a row can be made of it: it places this very chunk on
-    nodes that exist. None for an ABORT, or for a value that no service of ours would propose.
+def readable(value: bytes, chunk_id: str) -> Decree | None:
+    """The decree of a chosen value, if a row can be made of it; None for an ABORT, or for a value that no service of
+    ours would propose.
     """
     try:
         decree = Decree.decode(value)
-        checksums.parse(decree.checksum)
-        for placement in decree.placements:
-            checksums.parse(placement.checksum)
+        ids.check(decree.video_id)
         check_chunk_id(chunk_id, decree.video_id, decree.sequence_num)
+        for node_id in decree.node_ids:
+            ids.check(node_id)
+        digests = {decree.checksum, *(placement.checksum for placement in decree.placements)}
+        canonical = {checksums.parse(digest) for digest in digests}
     except InvalidRequestError:
         return None
+    numbers = (decree.sequence_num, decree.duration_ms, decree.segment, decree.init_size_bytes, decree.next_generation)
+    places = {(placement.fragment_index, placement.node_id) for placement in decree.placements}
+    whole = {placement.fragment_index < 0 for placement in decree.placements}
     fits = (
-        decree.mode is not Mode.ABORT
-        and decree.video_id == video_id
-        and decree.placements
+        digests == canonical
+        and whole == {decree.mode is Mode.REPLICATION}
+        and decree.mode is not Mode.ABORT
+        and len(places) == len(decree.placements)
+        and all(-1 <= index < TOTAL_SHARDS for index, _ in places)
         and 0 < decree.size_bytes <= MAX_CHUNK_BYTES
-        and all(0 <= number < 2**31 for number in (decree.sequence_num, decree.duration_ms, decree.segment))
-        and 0 <= decree.init_size_bytes < 2**31
-        and all(-1 <= placement.fragment_index < TOTAL_SHARDS for placement in decree.placements)
-        and len({(p.fragment_index, p.node_id) for p in decree.placements}) == len(decree.placements)
-        and node_ids >= set(decree.node_ids)
+        and 0 <= decree.created_at_ms <= MAX_TIMESTAMP_MS
+        and all(0 <= number < 2**31 for number in numbers)
     )
     return decree if fits else None
+
+
+def is_abort(value: bytes) -> bool:
+    """Whether a chosen value gives its chunk up."""
+    try:
+        return Decree.decode(value).mode is Mode.ABORT
+    except InvalidRequestError:
+        return False
+
+
+def understood(value: bytes, chunk_id: str, video_id: str, node_ids: AbstractSet[str]) -> Decree | None:
+    """The decree of a value that another proposer got chosen, if it places this chunk of this video on nodes that are
+    known; else None, as for `readable`.
+    """
+    decree = readable(value, chunk_id)
+    return decree if decree and decree.video_id == video_id and node_ids >= set(decree.node_ids) else None
 
 
 def _with_fragments(whole: Decree, request: CommitRequest, id_by_url: Mapping[str, str]) -> Decree:

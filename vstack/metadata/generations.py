@@ -4,6 +4,7 @@ Invariants: a generation never changes once it has a row; numbers only rise and 
 need a new one at the same moment make one. Generation 0 is the empty set of a cluster without nodes and has no row.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +26,11 @@ _SQL = statements.load("generations")
 class _Row:
     number: int
     members: list[dict[str, object]]
+    restored: bool
+
+    def serves(self, members: tuple[Node, ...]) -> bool:
+        """Whether a new video may pin it: the nodes and their failure domains are these, weights may have drifted."""
+        return not self.restored and _domains(self.to_core().nodes) == _domains(members)
 
     def to_core(self) -> Generation:
         return Generation(self.number, msgspec.convert(self.members, tuple[Node, ...]))
@@ -52,7 +58,7 @@ class Generations:
         if not members:
             return EMPTY
         latest = await self._db.row(_SQL["latest"], _Row)
-        if latest is not None and _same_set(latest.to_core(), members):
+        if latest is not None and latest.serves(members):
             return self._keep(latest.to_core())
         async with self._db.transaction() as connection:
             await database.hold(connection, Lock.GENERATION)
@@ -61,7 +67,7 @@ class Generations:
     async def _make(self, connection: Connection, members: tuple[Node, ...]) -> Generation:
         """Insert unless another instance was faster. The caller's transaction holds the lock."""
         latest = await database.row(connection, _SQL["latest"], _Row)
-        if latest is not None and _same_set(latest.to_core(), members):
+        if latest is not None and latest.serves(members):
             return latest.to_core()
         made = await database.row(connection, _SQL["insert"], _Row, {"members": Jsonb(msgspec.to_builtins(members))})
         assert made is not None
@@ -74,8 +80,5 @@ class Generations:
         return generation
 
 
-def _same_set(generation: Generation, members: tuple[Node, ...]) -> bool:
-    """Whether the failure domains are the same. Weights may drift: they bend placement only slightly."""
-    return {(node.node_id, node.host, node.zone) for node in generation.nodes} == {
-        (node.node_id, node.host, node.zone) for node in members
-    }
+def _domains(members: Iterable[Node]) -> set[tuple[str, str, str]]:
+    return {(node.node_id, node.host, node.zone) for node in members}

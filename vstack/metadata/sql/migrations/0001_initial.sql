@@ -7,6 +7,8 @@ CREATE TABLE generations (
     number     integer     PRIMARY KEY CHECK (number > 0),
     -- [{"node_id", "host", "weight", "zone"}], immutable once inserted.
     members    jsonb       NOT NULL,
+    -- Made by a rebuild from the acceptors' words: its number is taken, but no new video pins it.
+    restored   boolean     NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
