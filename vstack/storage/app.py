@@ -5,6 +5,7 @@ import contextlib
 import platform
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -19,6 +20,7 @@ from vstack.service.endpoint import Endpoint
 from vstack.settings import StorageSettings, cluster_key
 from vstack.storage import acceptor_handlers, handlers
 from vstack.storage.contract import Engine
+from vstack.storage.engine import open_engine
 from vstack.storage.membership import Membership
 from vstack.storage.metrics import EngineCollector, StorageMetrics
 from vstack.storage.node import NODE, Node
@@ -118,9 +120,13 @@ def _public_url(settings: StorageSettings) -> str:
 
 @contextlib.asynccontextmanager
 async def _opened(settings: StorageSettings) -> AsyncIterator[Engine]:
-    from vstack.storage.engine import open_engine  # noqa: PLC0415
-
-    engine = await open_engine(settings)
+    engine = await open_engine(
+        Path(settings.data_dir),
+        node_id=settings.node_id,
+        superblock_bytes=settings.superblock_bytes,
+        capacity_bytes=settings.capacity_bytes,
+        io_threads=settings.io_threads,
+    )
     try:
         yield engine
     finally:
