@@ -63,3 +63,6 @@ class EngineCollector(Collector):
         yield CounterMetricFamily(
             f"{PREFIX}_flushed_writes", "Records made durable by those flushes", value=counters.flushed_writes
         )
+        yield CounterMetricFamily(
+            f"{PREFIX}_flushed_bytes", "Bytes of those records on the disk", value=counters.flushed_bytes
+        )
