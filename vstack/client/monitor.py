@@ -11,7 +11,7 @@ from vstack.errors import VStackError
 from vstack.rpc.storage import StorageClient
 
 PING_INTERVAL_S: Final = 3.0
-PING_TIMEOUT_S: Final = 1.0
+PING_TIMEOUT_S: Final = 2.0
 PING_JITTER: Final = 0.1
 FIRST_PING_WITHIN_S: Final = 0.5
 MAX_CONCURRENT_PINGS: Final = 16

@@ -104,12 +104,16 @@ class StorageClient:
     ) -> bytes:
         """The bytes of a chunk, not verified; `on_piece` sees each piece as it arrives.
 
-        RemoteError when nothing arrives for `stall_timeout_s`; TooLargeError as soon as more than `max_bytes` do.
+        RemoteError when nothing arrives for `stall_timeout_s` (None: the caller itself cuts off a node that is silent,
+        from the connection on); TooLargeError as soon as more than `max_bytes` do.
         """
         url = f"{node_url}/chunk/{chunk_id}"
         pieces: list[bytes] = []
         received_bytes = 0
-        async with self._send("GET", url, timeout_s, stall_timeout_s=stall_timeout_s) as answer:
+        connect_timeout_s = None if stall_timeout_s is None else CONNECT_TIMEOUT_S
+        async with self._send(
+            "GET", url, timeout_s, stall_timeout_s=stall_timeout_s, connect_timeout_s=connect_timeout_s
+        ) as answer:
             async for piece in answer.content.iter_any():
                 received_bytes += len(piece)
                 if received_bytes > max_bytes:
@@ -203,10 +207,11 @@ class StorageClient:
         timeout_s: float,
         *,
         stall_timeout_s: float | None = None,
+        connect_timeout_s: float | None = CONNECT_TIMEOUT_S,
         data: aiohttp.Payload | None = None,
         headers: dict[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_read=stall_timeout_s, sock_connect=CONNECT_TIMEOUT_S)
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_read=stall_timeout_s, sock_connect=connect_timeout_s)
         try:
             async with self._session.request(method, url, data=data, headers=headers, timeout=timeout) as response:
                 if response.status >= 400:

@@ -58,10 +58,12 @@ MAX_DOUBLINGS: Final = 8
 
 @dataclass(slots=True)
 class _Attempt:
+    """A request in flight. Patience is counted from `heard_s` and `waiting_since_s`, speed from `started_s`."""
+
     index: int
     source: Source
-    hedge: bool
     started_s: float
+    waiting_since_s: float
     heard_s: float
     received_bytes: int = 0
     heard_bytes: int = 0
@@ -148,7 +150,7 @@ class Scheduler:
 
     def step(self, event: Event, demand: Demand, now_s: float) -> list[Effect]:
         """What to do after `event`. Effects are to be performed in order."""
-        self._forgive_pause(now_s)
+        self._forgive_lag(now_s)
         effects: list[Effect] = []
         match event:
             case Progress(attempt=number, received_bytes=received):
@@ -174,13 +176,17 @@ class Scheduler:
         """Cut off everything: the playback is over."""
         return [self._drop(number, now_s) for number in list(self._attempts)]
 
-    def _forgive_pause(self, now_s: float) -> None:
-        """Silence while this process itself was not running is nobody's fault."""
-        pause_s = now_s - self._stepped_s - 3 * TICK_S
+    def _forgive_lag(self, now_s: float) -> None:
+        """Take off every download's clock what this process lost: ticks that come late are not a node's fault.
+
+        Without this a client that is short of CPU would cut off healthy downloads, and need more CPU for it.
+        """
+        lag_s = now_s - self._stepped_s - TICK_S
         self._stepped_s = now_s
-        if pause_s > 0:
+        if lag_s > TICK_S / 2:
             for attempt in self._attempts.values():
-                attempt.heard_s += pause_s
+                attempt.heard_s += lag_s
+                attempt.waiting_since_s += lag_s
 
     def _progress(self, number: int, received_bytes: int, now_s: float) -> None:
         attempt = self._attempts.get(number)
@@ -315,7 +321,7 @@ class Scheduler:
         source = next(source for source in sources if source.node == node)
         number = self._next_attempt
         self._next_attempt += 1
-        self._attempts[number] = _Attempt(index, source, hedge, now_s, now_s)
+        self._attempts[number] = _Attempt(index, source, now_s, now_s, now_s)
         self._nodes.started(node)
         return Fetch(number, index, source, hedge)
 
@@ -348,7 +354,7 @@ class Scheduler:
     def _late(self, attempt: _Attempt, now_s: float) -> bool:
         expected_s = self._nodes[attempt.source.node].expected_s(attempt.source.size_bytes)
         limit_s = min(HEDGE_CEILING_S, max(HEDGE_FLOOR_S, HEDGE_FACTOR * expected_s))
-        return now_s - attempt.started_s >= limit_s
+        return now_s - attempt.waiting_since_s >= limit_s
 
     def _rivals(self, attempt: _Attempt, task: _Task, now_s: float) -> list[Source]:
         """Sources that should deliver before `attempt` does at its present pace."""
