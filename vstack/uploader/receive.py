@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import aiohttp
 import msgspec
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, MultipartReader, web
 
 from vstack.errors import InvalidRequestError, TooLargeError
 from vstack.units import KIB, MAX_TITLE_CHARS
@@ -29,7 +29,14 @@ MAX_FILENAME_CHARS: Final = 255
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 # What aiohttp's reader raises where a body is not what it says: it has no exception of its own for that.
-_MALFORMED = (ValueError, RuntimeError, AssertionError, LookupError, aiohttp.http_exceptions.HttpProcessingError)
+_MALFORMED = (
+    ValueError,
+    RuntimeError,
+    AssertionError,
+    LookupError,
+    RuntimeWarning,
+    aiohttp.http_exceptions.HttpProcessingError,
+)
 _BROKEN = (aiohttp.ClientError, web.RequestPayloadError, ConnectionError)
 
 T = TypeVar("T")
@@ -41,6 +48,13 @@ class Form:
 
     title: str
     filename: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    name: str | None
+    filename: str | None
+    body: BodyPartReader
 
 
 def check_head(request: web.Request, max_upload_bytes: int) -> None:
@@ -58,18 +72,17 @@ async def receive(request: web.Request, incoming: Incoming, max_upload_bytes: in
     try:
         reader = await request.multipart()
     except _MALFORMED as error:
-        raise InvalidRequestError(f"the body is not multipart/form-data: {error}") from error
-    while (part := await _next(reader.next)) is not None:
-        name = part.name if isinstance(part, BodyPartReader) else None
-        if name == "video" and isinstance(part, BodyPartReader):
+        raise _malformed(error) from error
+    while (part := await _next(lambda: _next_part(reader))) is not None:
+        if part.name == "video":
             if filename is not None:
                 raise InvalidRequestError("the field video is given twice")
             filename = check_filename(part.filename)
-            await _receive_file(part, incoming, max_upload_bytes)
-        elif name == "title" and isinstance(part, BodyPartReader):
+            await _receive_file(part.body, incoming, max_upload_bytes)
+        elif part.name == "title":
             if title is not None:
                 raise InvalidRequestError("the field title is given twice")
-            title = await _receive_title(part)
+            title = await _receive_title(part.body)
         else:
             raise InvalidRequestError("an upload has the fields video and title and no others")
     if filename is None:
@@ -88,6 +101,16 @@ def check_filename(filename: str | None) -> str:
     if not dot or extension.lower() not in EXTENSIONS:
         raise InvalidRequestError(f"the file must be one of {', '.join(sorted(EXTENSIONS))}, by its file name")
     return base[-MAX_FILENAME_CHARS:]
+
+
+async def _next_part(reader: MultipartReader) -> _Part | None:
+    """The next field; one that is multipart itself, or has no name, is no field of ours."""
+    body = await reader.next()
+    if body is None:
+        return None
+    if not isinstance(body, BodyPartReader):
+        raise InvalidRequestError("an upload has the fields video and title and no others")
+    return _Part(body.name, body.filename, body)
 
 
 async def _receive_file(part: BodyPartReader, incoming: Incoming, max_upload_bytes: int) -> None:
@@ -126,7 +149,12 @@ async def _next(read: Callable[[], Awaitable[T]]) -> T:
     except _BROKEN as error:
         raise InvalidRequestError("the upload was cut off") from error
     except _MALFORMED as error:
-        raise InvalidRequestError(f"the body is not well-formed multipart/form-data: {error}") from error
+        raise _malformed(error) from error
+
+
+def _malformed(error: BaseException) -> InvalidRequestError:
+    reason = error.message if isinstance(error, aiohttp.http_exceptions.HttpProcessingError) else str(error)
+    return InvalidRequestError(f"the body is not well-formed multipart/form-data: {reason}")
 
 
 def _too_large(max_upload_bytes: int) -> TooLargeError:

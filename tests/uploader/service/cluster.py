@@ -44,7 +44,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def eventually(condition: Callable[[], bool], timeout_s: float = 30) -> None:
     """Wait until a condition holds."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - of whatever a test can see
             await asyncio.sleep(0.01)
 
 
@@ -267,7 +267,8 @@ async def running_cluster(directory: Path, node_count: int) -> AsyncIterator[Fak
         app = service_app.build("metadata", metadata.endpoints(), registry=new_registry("metadata"))
         app.middlewares.append(_middleware(metadata.gate))
         metadata.url = await _serve(stack, app)
-        stack.callback(lambda: [node.revive() for node in nodes.values()])
+        for node in nodes.values():
+            stack.callback(node.revive)
         yield FakeCluster(metadata, nodes, session)
 
 

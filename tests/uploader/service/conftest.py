@@ -7,6 +7,13 @@ import pytest
 
 from tests.uploader.service.cluster import FakeCluster, running_cluster
 from tests.uploader.service.running import Service, running_service, settings_for
+from vstack.service import runner
+
+
+@pytest.fixture(autouse=True)
+def quick_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request whose client has gone away would hold up the end of a test."""
+    monkeypatch.setattr(runner, "SHUTDOWN_GRACE_S", 0.2)
 
 
 @pytest.fixture

@@ -75,21 +75,26 @@ class Service:
                 response.status, await response.text() if text else await response.json(), dict(response.headers)
             )
 
-    async def raw(self, data: bytes, *, until_closed: bool = True) -> bytes:
-        """Send bytes on a connection of their own, close our side, and read what comes."""
+    async def raw(self, data: bytes) -> bytes:
+        """Send bytes on a connection of their own, and read the first line that comes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(data)
-            await writer.drain()
-            if until_closed:
-                writer.write_eof()
-                async with asyncio.timeout(10):
-                    return await reader.read()
-            return b""
+            async with asyncio.timeout(10):
+                return await reader.readline()
         finally:
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
+
+    async def leave(self, data: bytes) -> None:
+        """Send bytes on a connection of their own, and go away."""
+        _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(data)
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
 
     async def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples of this name with these labels."""
