@@ -57,7 +57,7 @@ install_project() {
 # prepare LOCK...: the environment with these lock files, in the order given. One script at a time makes it.
 prepare() {
   local lock
-  exec 9>"$root/.venv.lock"
+  exec 9<"$root/pyproject.toml"
   flock 9
   make_venv
   for lock in "$@"; do install_lock "$lock"; done

@@ -13,6 +13,9 @@ from vstack.service import logs
 
 T = TypeVar("T")
 
+FILE_COLUMNS: Final = 10_000
+"""The width of a table that goes to a file or a pipe, where nothing may be folded."""
+
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -28,16 +31,19 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout; figures stand to the right, and text never wraps where it is read by a program."""
+    """A table on stdout. A column whose name starts with a space stands to the right; only a terminal folds long text."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column.strip(), justify="right" if column.startswith(" ") else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    console = Console(highlight=False, soft_wrap=False)
+    console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 10_000
-    console.print(table)
+        console.width = FILE_COLUMNS
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
 
 
 def size(size_bytes: float) -> str:
