@@ -5,7 +5,7 @@ number of times (duplication). Proposers may begin another round whenever they l
 the same id and round counter but another wish; acceptors may crash at any time and come back with what is durable.
 
 An observer keeps every vote ever cast, and so knows what is chosen independently of both roles: by a fast quorum at
-ballot 0, or by a classic quorum at one classic ballot. `explore` raises `Violation`, with the steps that led there, if
+ballot 0, or by a classic quorum at one classic ballot. `explore` raises `ViolationError`, with the steps to it, if
   agreement   two values are chosen
   honesty     a proposer says `Chosen` of a value that is not
   promises    an acceptor's promise sinks, or a learned value changes
@@ -30,7 +30,7 @@ T = TypeVar("T", bound=Hashable)
 Vote = tuple[int, bytes]
 
 
-class Violation(AssertionError):
+class ViolationError(AssertionError):
     """A property does not hold; the message ends with the shortest sequence of steps that shows it."""
 
 
@@ -146,8 +146,8 @@ class Explorer:
                     if after not in parents:
                         parents[after] = (state, action)
                         queue.append(after)
-            except Violation as violation:
-                raise Violation(f"{violation}\n{self._trace(parents, state)}") from None
+            except ViolationError as violation:
+                raise ViolationError(f"{violation}\n{self._trace(parents, state)}") from None
             assert len(parents) <= limit, "the scenario has more states than its limit"
         return len(parents)
 
@@ -162,7 +162,7 @@ class Explorer:
                 sent |= self._send(number, 0, effect)
             drivers.append(self._drivers.number(_Driver(proposer, 0, actor.classic)))
         nothing = (self._columns.number(_Column(None, frozenset())), 0)
-        return self._canonical(sent, drivers, [nothing] * len(self._names))
+        return self._canonical(sent, tuple(drivers), (nothing,) * len(self._names))
 
     def _successors(self, state: State) -> Iterator[tuple[str, State]]:
         sent, drivers, columns = state
@@ -173,13 +173,13 @@ class Explorer:
                 yield from self._takes(state, index, number)
             recovered = self._crash(column)
             if recovered != column:
-                changed = [*columns[:index], (recovered, answers), *columns[index + 1 :]]
+                changed = (*columns[:index], (recovered, answers), *columns[index + 1 :])
                 yield f"{self._names[index]} crashes", self._canonical(sent, drivers, changed)
             for number in _bits(answers):
                 yield from self._hears(sent, drivers, columns, index, number)
         for actor, driver in enumerate(drivers):
             for action, after, message in self._moves(actor, driver):
-                moved = [*drivers[:actor], after, *drivers[actor + 1 :]]
+                moved = (*drivers[:actor], after, *drivers[actor + 1 :])
                 more = sent | 1 << message if message >= 0 else sent
                 yield f"proposer {actor} {action}", self._canonical(more, moved, columns)
 
@@ -205,7 +205,7 @@ class Explorer:
         answer = self._answers.values[number]
         after, message = self._receive(drivers[answer.actor], index, number, columns)
         if after != drivers[answer.actor]:
-            moved = [*drivers[: answer.actor], after, *drivers[answer.actor + 1 :]]
+            moved = (*drivers[: answer.actor], after, *drivers[answer.actor + 1 :])
             more = sent | 1 << message if message >= 0 else sent
             action = f"proposer {answer.actor} hears {answer.reply} of {self._names[index]}"
             yield action, self._canonical(more, moved, columns)
@@ -252,7 +252,7 @@ class Explorer:
         if said >= 0:
             claimed = self._views.values[said]
             if claimed not in self._chosen(columns):
-                raise Violation(f"honesty: a proposer says that {claimed!r} is chosen, which is not")
+                raise ViolationError(f"honesty: a proposer says that {claimed!r} is chosen, which is not")
         return after, message
 
     def _moves(self, actor: int, driver: int) -> Iterator[tuple[str, int, int]]:
@@ -261,7 +261,11 @@ class Explorer:
         if before.classic and before.proposer.phase is not Phase.DONE:
             proposer, effect = before.proposer.start_classic()
             message = self._send(actor, before.life, effect).bit_length() - 1
-            yield "begins", self._drivers.number(replace(before, proposer=proposer, classic=before.classic - 1)), message
+            yield (
+                "begins",
+                self._drivers.number(replace(before, proposer=proposer, classic=before.classic - 1)),
+                message,
+            )
         if before.life < plan.restarts:
             fresh = Proposer(self._instance, plan.later or plan.value, self._proposer_id(actor))
             yield "restarts", self._drivers.number(_Driver(fresh, before.life + 1, plan.classic)), -1
@@ -294,25 +298,23 @@ class Explorer:
     def _check(self, columns: Columns) -> None:
         chosen = self._chosen(columns)
         if len(chosen) > 1:
-            raise Violation(f"agreement: {sorted(chosen)} are both chosen")
+            raise ViolationError(f"agreement: {sorted(chosen)} are both chosen")
         if not chosen <= self._wishes:
-            raise Violation(f"validity: {sorted(chosen)} was never proposed")
+            raise ViolationError(f"validity: {sorted(chosen)} was never proposed")
 
     # -- one name for states that are alike -----------------------------------------------------------------------
 
-    def _canonical(
-        self, sent: int, drivers: tuple[int, ...] | list[int], columns: Columns
-    ) -> State:
+    def _canonical(self, sent: int, drivers: tuple[int, ...], columns: Columns) -> State:
         """Answers that can change nothing any more are dropped, and acceptors sorted by all that tells them apart."""
         kept = [(column, self._telling(drivers, index, answers)) for index, (column, answers) in enumerate(columns)]
         seen = [self._view(driver) for driver in drivers]
         keys = [(*kept[index], *(view[index] for view in seen)) for index in range(len(kept))]
         order = sorted(range(len(kept)), key=keys.__getitem__)
         if order != list(range(len(kept))):
-            drivers = [self._renamed(driver, tuple(order)) for driver in drivers]
-        return sent, tuple(drivers), tuple(kept[index] for index in order)
+            drivers = tuple(self._renamed(driver, tuple(order)) for driver in drivers)
+        return sent, drivers, tuple(kept[index] for index in order)
 
-    def _telling(self, drivers: tuple[int, ...] | list[int], index: int, answers: int) -> int:
+    def _telling(self, drivers: tuple[int, ...], index: int, answers: int) -> int:
         telling = answers
         for number in _bits(answers):
             driver = drivers[self._answers.values[number].actor]
@@ -369,7 +371,7 @@ class Explorer:
 
 
 def explore(scenario: Scenario, limit: int = 10_000_000) -> int:
-    """The number of reachable states, all of which hold every property; Violation otherwise."""
+    """The number of reachable states, all of which hold every property; ViolationError otherwise."""
     return Explorer(scenario).explore(limit)
 
 
@@ -377,9 +379,9 @@ def _check_promises(before: AcceptorState | None, after: AcceptorState | None) -
     if before is None:
         return
     if after is None or after.promised < before.promised or after.promised < NO_BALLOT:
-        raise Violation(f"promises: {before} became {after}")
+        raise ViolationError(f"promises: {before} became {after}")
     if before.learned and after.accepted_value != before.accepted_value:
-        raise Violation(f"promises: the learned value of {before} became {after.accepted_value!r}")
+        raise ViolationError(f"promises: the learned value of {before} became {after.accepted_value!r}")
 
 
 def _bits(mask: int) -> Iterator[int]:
