@@ -9,7 +9,7 @@ Invariant: the row of a chunk equals the value that its acceptors chose.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
@@ -30,6 +30,7 @@ from vstack.metadata.database import Database
 from vstack.metadata.generations import Generations
 from vstack.metadata.learning import Learner
 from vstack.metadata.metrics import MetadataMetrics
+from vstack.metadata.nodes import StorageNode
 from vstack.metadata.pieces import Piece
 from vstack.rpc.storage import StorageClient
 from vstack.wire.consensus import receipt_from_text
@@ -42,16 +43,17 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """One commit under way. `value` is the encoded `decree`; `url_by_id` has the nodes that can be reached, `known` the
-    ids of all that ever registered.
-    """
+    """One commit under way. `value` is the encoded `decree`; `nodes` are all that ever registered."""
 
     instance: Instance
     decree: Decree
     value: bytes
-    url_by_id: Mapping[str, str]
-    known: frozenset[str]
+    nodes: Sequence[StorageNode]
     receipts: tuple[Receipt, ...]
+
+    @property
+    def url_by_id(self) -> Mapping[str, str]:
+        return _url_by_id(self.nodes)
 
 
 class Committer:
@@ -101,7 +103,7 @@ class Committer:
         if video is None:
             raise NotFoundError(f"no video {request.video_id}")
         known = await nodes.all_nodes(self._db)
-        url_by_id = {node.node_id: node.url for node in known if not node.superseded}
+        url_by_id = _url_by_id(known)
         generation = await videos.pinned(self._db, self._generations, video)
         facts = VideoFacts(video.video_id, video.title, video.created_at_ms, generation.number)
         decree = rules.build_decree(request, facts, {url: node_id for node_id, url in url_by_id.items()})
@@ -118,8 +120,7 @@ class Committer:
             instance=Instance(chunk_id, rules.FIRST_EPOCH, config_for(chunk_id, generation)),
             decree=decree,
             value=value,
-            url_by_id=url_by_id,
-            known=frozenset(node.node_id for node in known),
+            nodes=known,
             receipts=receipts,
         )
         return await self._decide(attempt, needed)
@@ -133,9 +134,7 @@ class Committer:
                 f"{needed} are needed",
                 retry_after_s=RETRY_AFTER_S,
             )
-        acceptors = {
-            node_id: attempt.url_by_id[node_id] for node_id in instance.config.acceptors if node_id in attempt.url_by_id
-        }
+        acceptors = _acceptor_urls(instance, attempt.nodes)
         chosen = await self._consensus.decide(instance, attempt.value, acceptors, attempt.receipts)
         if chosen == attempt.value:
             await self._record(instance, chosen, attempt.decree, durable, acceptors)
@@ -186,7 +185,9 @@ class Committer:
     async def _lost(self, attempt: _Attempt, chosen: bytes, acceptors: Mapping[str, str]) -> ConflictError:
         """Another value was chosen: record that one, so that row and decision agree, and return what says so."""
         instance = attempt.instance
-        decree = rules.understood(chosen, instance.chunk_id, attempt.decree.video_id, attempt.known)
+        decree = rules.understood(
+            chosen, instance.chunk_id, attempt.decree.video_id, {node.node_id for node in attempt.nodes}
+        )
         if decree is None:
             return ConflictError(f"chunk {instance.chunk_id} was given up before it was committed")
         held = await self._held(pieces.of(instance.chunk_id, decree), attempt.url_by_id)
@@ -205,6 +206,19 @@ class Committer:
             raise _conflict(chunk_id, decree, url_by_id)
         live = [piece for piece in await chunks.placed(self._db, chunk_id) if piece.status == "active"]
         return _reply(chunk_id, decree, url_by_id, live=len(live))
+
+
+def _url_by_id(known: Iterable[StorageNode]) -> dict[str, str]:
+    return {node.node_id: node.url for node in known if not node.superseded}
+
+
+def _acceptor_urls(instance: Instance, known: Iterable[StorageNode]) -> dict[str, str]:
+    """Where the acceptors can be asked. Those that are down are left out, so that no round waits for them in vain,
+    unless no quorum would remain: they may have come back since.
+    """
+    named = [node for node in known if node.node_id in instance.config.acceptors]
+    up = _url_by_id(node for node in named if node.status != "down")
+    return up if len(up) >= instance.config.classic_quorum else _url_by_id(named)
 
 
 def _reply(chunk_id: str, decree: Decree, url_by_id: Mapping[str, str], *, live: int) -> CommitReply:
