@@ -128,9 +128,9 @@ class Playback:
         happened: buffer.Event = buffer.Clock(now_s)
         if isinstance(event, Assembled):
             happened = buffer.Arrived(event.index, now_s)
-        arrived = self._buffer.arrived
+        arrived, starved = self._buffer.arrived, self._starving
         self._buffer, passed = buffer.step(self._buffer, happened)
-        if self._buffer.arrived > arrived or not self._starving:
+        if self._buffer.arrived > arrived or not starved:
             self._hopeful_s = now_s
         return [Started()] if buffer.Effect.STARTED in passed else []
 

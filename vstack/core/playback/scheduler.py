@@ -330,7 +330,6 @@ class Scheduler:
         task.retry_at_s = now_s + pause_s * (0.5 + self._draw() / 2)
         task.round += 1
         task.failed.clear()
-        task.hedged = False
         if not self._refreshing:
             self._refreshing = True
             yield Refresh()
