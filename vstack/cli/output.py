@@ -31,7 +31,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout. A column whose name starts with a space stands to the right; only a terminal folds long text."""
+    """A table on stdout. A column whose name starts with a space is flush right; only a terminal folds long text."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column.strip(), justify="right" if column.startswith(" ") else "left", overflow="fold")
