@@ -25,7 +25,7 @@ from vstack.core.playback.scheduler import MAX_DOWNLOADS
 from vstack.core.playback.scoring import Failure, NodeTable
 
 SIZE_BYTES = 1_000_000
-PIECE_S = 0.05
+PIECE_S = 0.1
 CONNECT_S = 0.002
 
 
@@ -115,6 +115,10 @@ class World:
 
     def at(self, after_s: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._agenda, (self.now_s + after_s, next(self._order), action))
+
+    def become(self, after_s: float, nodes: dict[str, Node]) -> None:
+        """From then on these nodes behave so."""
+        self.at(after_s, lambda: self.nodes.update(nodes))
 
     def run(self, until_s: float = 600.0) -> "World":
         """Play until the end, or for so long."""

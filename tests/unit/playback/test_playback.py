@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.playback.simulation import Node, World, coded, replicated
-from vstack.core.playback.events import Tick
+from vstack.core.playback.events import Complete, Tick
 from vstack.core.playback.machine import MAX_AHEAD_CHUNKS, Ended, GaveUp, Playback
 from vstack.core.playback.plan import Plan
 from vstack.core.playback.scheduler import HEDGE_SHARE, SILENCE_LIMIT_S, silence_limit_s
@@ -18,6 +18,10 @@ SEEDS = range(5)
 
 def good(names: str = "abc") -> dict[str, Node]:
     return {name: Node() for name in names}
+
+
+def bad(fails: Failure, names: str = "abc") -> dict[str, Node]:
+    return {name: Node(fails=fails) for name in names}
 
 
 def test_a_quiet_evening() -> None:
@@ -97,11 +101,7 @@ def test_wrong_bytes_lead_to_another_replica_and_lower_the_success() -> None:
 
 def test_a_node_that_dies_on_the_way_costs_no_stall() -> None:
     world = World(replicated(40), good())
-
-    def die() -> None:
-        world.nodes["a"].fails = Failure.UNREACHABLE
-
-    world.at(20.0, die)
+    world.become(20.0, bad(Failure.UNREACHABLE, "a"))
     world.run()
     assert world.outcome == Ended()
     assert world.playback.buffer(world.now_s).stalls == 0
@@ -120,8 +120,7 @@ def test_a_slow_download_is_hedged_once_and_the_loser_is_cut_off() -> None:
 
 def test_a_download_that_is_not_due_is_not_hedged() -> None:
     world = World(replicated(12, ("a", "b")), good("ab"))
-    world.at(5.0, lambda: setattr(world.nodes["a"], "mbps", 2.0))  # 4 s a chunk, and 25 s in the buffer
-    world.at(5.0, lambda: setattr(world.nodes["b"], "mbps", 2.0))
+    world.become(5.0, {name: Node(mbps=2.0) for name in "ab"})  # 4 s a chunk, and 25 s in the buffer
     world.run()
     assert world.outcome == Ended()
     assert world.playback.counts.hedges == 0
@@ -129,7 +128,7 @@ def test_a_download_that_is_not_due_is_not_hedged() -> None:
 
 def test_hedges_do_not_double_the_load_of_a_slow_cluster() -> None:
     world = World(replicated(100), {name: Node(mbps=100) for name in "abc"}, speed=0)
-    world.at(3.0, lambda: [setattr(node, "mbps", 1.5) for node in world.nodes.values()] and None)
+    world.become(3.0, {name: Node(mbps=1.5) for name in "abc"})
     world.run(until_s=2000)
     assert world.outcome == Ended()
     assert world.playback.counts.hedges <= 2 + HEDGE_SHARE * 100
@@ -179,7 +178,7 @@ def test_without_a_new_plan_the_old_replicas_are_tried_again_at_growing_interval
     world = World(replicated(1), good())
     for node in world.nodes.values():
         node.fails = Failure.UNREACHABLE
-    world.at(12.0, lambda: [setattr(node, "fails", None) for node in world.nodes.values()] and None)
+    world.become(12.0, good())
     world.run()
     assert world.outcome == Ended()
     times = [request.at_s for request in world.requests]
@@ -204,7 +203,7 @@ def test_it_gives_up_when_patience_is_over_and_says_why(speed: float) -> None:
 
 def test_it_does_not_give_up_while_there_is_something_to_see() -> None:
     world = World(replicated(40), good(), patience_s=5.0)
-    world.at(10.0, lambda: [setattr(node, "fails", Failure.UNREACHABLE) for node in world.nodes.values()] and None)
+    world.become(10.0, bad(Failure.UNREACHABLE))
     world.run()
     assert isinstance(world.outcome, GaveUp)
     buffer = world.playback.buffer(world.now_s)
@@ -244,19 +243,22 @@ def test_hung_fragments_are_left_within_a_second() -> None:
 
 def test_fragments_that_do_not_make_the_chunk_are_fetched_again() -> None:
     spoiled: list[int] = []
-    world = World(
-        coded(3), good("abcde"), spoil=lambda complete: len(spoiled) < 2 and not spoiled.append(complete.index)
-    )
+
+    def spoil(complete: Complete) -> bool:
+        spoiled.append(complete.index)
+        return len(spoiled) <= 2
+
+    world = World(coded(3), good("abcde"), spoil=spoil)
     world.run()
     assert world.outcome == Ended()
-    assert len(spoiled) == 2
+    assert len(spoiled) == 3 + 2
     assert world.refreshes >= 1
 
 
 def test_a_chunk_that_is_converted_on_the_way_is_fetched_in_its_new_form() -> None:
     converted = coded(20, nodes=("d", "e", "f", "g", "h"))
     world = World(replicated(20), good("abcdefgh"), fresh_plan=lambda: converted)
-    world.at(3.0, lambda: [setattr(world.nodes[name], "fails", Failure.MISSING) for name in "abc"] and None)
+    world.become(3.0, bad(Failure.MISSING))
     world.run()
     assert world.outcome == Ended()
     assert world.playback.buffer(world.now_s).stalls == 0
@@ -285,8 +287,8 @@ def test_whatever_nodes_do_the_playback_ends_once_they_behave(
     copies = {name: Node(node.mbps, node.fails, node.stops_after) for name, node in nodes.items()}
     world = World(plan, copies, speed=speed, seed=seed, patience_s=500.0)
     for after_s, name, node in changes:
-        world.at(after_s, lambda name=name, node=node: world.nodes.__setitem__(name, node))  # type: ignore[misc]
-    world.at(50.0, lambda: world.nodes.update({name: Node() for name in "abcde"}))
+        world.become(after_s, {name: node})
+    world.become(50.0, good("abcde"))
     world.run(until_s=1000)
     assert world.outcome == Ended()
     assert sorted(world.completed_s) == list(range(len(plan.chunks)))
