@@ -43,6 +43,8 @@ from vstack.errors import ConflictError, UnavailableError, VStackError
 from vstack.wire import consensus as wire
 
 DECIDE_TIMEOUT_S: Final = 12.0
+FAST_PATIENCE_S: Final = 1.0
+"""A fast round needs more answers than a classic one: how long a hung node may hold it up."""
 MAX_ROUNDS: Final = 16
 BACKOFF_S: Final = 0.02
 MAX_BACKOFF_S: Final = 1.0
@@ -189,14 +191,20 @@ class Consensus:
         self._phases.labels("fast" if fast else "prepare" if isinstance(message, Prepare) else "accept").inc()
 
     async def _exchange(self, proposer: Proposer, broadcast: Broadcast, urls: Mapping[str, str]) -> Step:
-        """Send one message to its acceptors, and take answers until they lead somewhere."""
+        """Send one message to its acceptors, and take answers until they lead somewhere.
+
+        A fast round that a hung node holds up is given up for a classic one.
+        """
+        patience_s = FAST_PATIENCE_S if broadcast.message.ballot == FAST_BALLOT else None
         waiting = {
             asyncio.create_task(self._ask(node_id, urls.get(node_id), broadcast.message)): node_id
             for node_id in broadcast.to
         }
         try:
             while waiting:
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(waiting, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    return proposer.start_classic()
                 for task in done:
                     proposer, effect = proposer.receive(waiting.pop(task), task.result())
                     if effect is not None:
