@@ -86,10 +86,18 @@ class Answer:
 class Api:
     """Speaks HTTP with one metadata instance."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, app: web.Application) -> None:
+    def __init__(self, session: aiohttp.ClientSession, app: web.Application) -> None:
         self._session = session
-        self.url = url
+        self._stack = contextlib.AsyncExitStack()
         self.app = app
+        self.url = ""
+
+    async def start(self) -> None:
+        runner = await self._stack.enter_async_context(serving(self.app, "127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
 
     @property
     def db(self) -> Database:
@@ -132,6 +140,8 @@ class Cluster:
     async def __aexit__(self, *_: object) -> None:
         for node in self.nodes:
             await node.stop()
+        for api in self.apis:
+            await api.stop()
         await self._stack.aclose()
 
     @property
@@ -146,9 +156,8 @@ class Cluster:
             proposer_id=len(self.apis) + 1,
             **changes,
         )
-        app = await make_app(settings)
-        runner = await self._stack.enter_async_context(serving(app, "127.0.0.1", 0))
-        api = Api(self.session, f"http://127.0.0.1:{runner.addresses[0][1]}", app)
+        api = Api(self.session, await make_app(settings))
+        await api.start()
         self.apis.append(api)
         return api
 

@@ -61,7 +61,7 @@ WHERE video_id = %(video_id)s
 UPDATE videos SET status = %(status)s WHERE video_id = %(video_id)s
 
 -- name: delete
-UPDATE videos SET status = 'deleting' WHERE video_id = %(video_id)s AND status <> 'deleting'
+UPDATE videos SET status = 'deleting', reaped_at = NULL WHERE video_id = %(video_id)s AND status <> 'deleting'
 
 -- name: count_view
 -- A view is not worth waiting for the disk: a power cut may lose the last moment's views, never the count.
