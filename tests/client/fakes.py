@@ -12,7 +12,15 @@ from vstack.service.endpoint import json_response
 from vstack.wire.metadata import Acknowledged, Manifest, ManifestChunk
 
 Behaviour = Callable[["FakeNode", web.Request, bytes], Awaitable[web.StreamResponse]]
+DEADLINE_S = 20.0
 VIDEO = "11111111-2222-4333-8444-555555555555"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, for a bounded time."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110 - polls servers that have no event for it
+            await asyncio.sleep(0.01)
 
 
 async def serve(node: "FakeNode", request: web.Request, data: bytes) -> web.StreamResponse:
