@@ -36,8 +36,7 @@ SAMPLE_S: Final = 60
 """Twice what a player buffers ahead, so that half of it is still to come when the node is killed."""
 
 PLAYBACK_S: Final = 30.0
-KILL_AFTER: Final = 0.2
-POLL_S: Final = 0.02
+POLL_S: Final = 0.005
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -138,9 +137,9 @@ async def _killing(cluster: Cluster, session: PlaybackSession) -> AsyncIterator[
 
 
 async def _kill_a_serving_node(cluster: Cluster, session: PlaybackSession) -> Killed:
-    """SIGKILL the node that has served most, once a fifth of the video has been played (at its end at the latest)."""
+    """SIGKILL the node that has served most when the picture starts to move: requests to it are in flight then."""
     now = session.figures()
-    while not session.over and now.buffer.playhead_s < KILL_AFTER * now.buffer.ends_s[-1]:
+    while not session.over and now.buffer.waiting:
         await asyncio.sleep(POLL_S)
         now = session.figures()
     node, served = max(now.downloads.items(), key=lambda item: item[1])
@@ -152,7 +151,7 @@ async def _kill_a_serving_node(cluster: Cluster, session: PlaybackSession) -> Ki
 def _print_table(manifest: Manifest, report: PlaybackReport, killed: Killed, streams: proof.StreamProof) -> None:
     replicas = sum(len(chunk.replicas) for chunk in manifest.chunks)
     nodes = {replica for chunk in manifest.chunks for replica in chunk.replicas}
-    when = f"at {output.duration(killed.at_s)}, having served {killed.chunks_served} chunks"
+    when = f"{killed.at_s:.2f} s into the video, having served {killed.chunks_served} chunks"
     rows = [row for row in figures(report) if row[0] != "sha256"]
     rows[2:2] = [("replicas", f"{replicas} on {len(nodes)} nodes")]
     rows += [
