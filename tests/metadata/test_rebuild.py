@@ -9,6 +9,8 @@ from tests.metadata.postgres import Server
 from vstack.core.paxos.messages import Instance
 from vstack.core.placement import config_for
 from vstack.errors import InvalidRequestError, RemoteError, UnavailableError
+from vstack.metadata import rebuild as rebuild_module
+from vstack.metadata import rebuild_staging
 from vstack.metadata.rebuild import RebuildReport, rebuild
 from vstack.metadata.state import METADATA
 from vstack.settings import MetadataSettings
@@ -136,6 +138,29 @@ async def test_a_stale_backup_is_completed(cluster: Cluster) -> None:
     assert report.conflict_count == 0
     assert await contents(cluster, video, api=0) == b"".join(data)
     assert (await cluster.api.ok("GET", f"/video/{video.video_id}"))["status"] == "active"
+
+
+async def test_an_upload_that_lost_chunks_is_nobodys_to_give_up(cluster: Cluster) -> None:
+    video = await cluster.video()
+    await video.store(cluster.nodes, b"zero", 0)
+    await video.store(cluster.nodes, b"two", 2, last=True)
+    await cluster.sql("DELETE FROM chunks WHERE sequence_num > 0")
+    await run(cluster, cluster.database_url)
+    assert await cluster.sql("SELECT status, restored_at IS NOT NULL FROM videos") == [("uploading", True)]
+    await video.put(cluster.nodes, b"one", 1)
+    assert (await video.commit(cluster.nodes, b"one", 1)).status == 409
+
+
+async def test_pages_and_batches_may_end_anywhere(
+    cluster: Cluster, postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = await cluster.video()
+    await video.complete(cluster.nodes, chunks=7)
+    for fetch, batch in ((1, 1), (2, 3), (5, 2), (21, 7)):
+        monkeypatch.setattr(rebuild_staging, "FETCH_ROWS", fetch)
+        monkeypatch.setattr(rebuild_module, "BATCH_CHUNKS", batch)
+        with postgres.database() as url:
+            assert (await run(cluster, url)).chunks == 7
 
 
 async def test_bad_input(cluster: Cluster) -> None:

@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import vstack.metadata
-from vstack.core.decree import Decree, Mode, Placement, VideoFacts, abort
+from vstack.core.decree import Decree, Mode, VideoFacts, abort
 from vstack.core.paxos.acceptor import AcceptorState
 from vstack.core.paxos.config import Config
 from vstack.core.paxos.messages import Instance
@@ -182,26 +183,20 @@ def test_only_a_decree_of_this_chunk_becomes_a_row() -> None:
         {"created_at_ms": -1},
         {"segment": -1},
         {"duration_ms": 2**40},
-        {"placements": ()},
-        {"placements": (Placement("n0", SUM), Placement("n0", SUM))},
-        {"placements": (Placement("n\0", SUM),)},
-        {"placements": (Placement("n0", SUM, 0),)},
-        {"placements": (Placement("n0", "y"),)},
-        {"mode": Mode.ERASURE_CODING},
+        {"placements": []},
+        {"placements": [["n0", SUM], ["n0", SUM]]},
+        {"placements": [{"node_id": "n0", "checksum": SUM}] * 2},
+        {"placements": [{"node_id": "n\0", "checksum": SUM}]},
+        {"placements": [{"node_id": "n0", "checksum": SUM, "fragment_index": 0}]},
+        {"placements": [{"node_id": "n0", "checksum": "y"}]},
+        {"mode": "erasure_coding"},
+        {"mode": "raid"},
     ],
 )
 def test_values_that_no_service_of_ours_proposes(changes: dict[str, Any]) -> None:
-    fields: dict[str, Any] = {
-        "mode": Mode.REPLICATION,
-        "video_id": "v",
-        "sequence_num": 0,
-        "checksum": SUM,
-        "size_bytes": 1,
-        "placements": (Placement("n0", SUM),),
-        "next_generation": 1,
-    }
-    assert commit_rules.readable(Decree(**fields).encode(), "free-form") is not None
-    assert commit_rules.readable(Decree(**{**fields, **changes}).encode(), "free-form") is None
+    fields = msgspec.to_builtins(commit_rules.build_decree(request(1), FACTS, URLS))
+    assert commit_rules.readable(msgspec.json.encode(fields), "free-form") is not None
+    assert commit_rules.readable(msgspec.json.encode({**fields, **changes}), "free-form") is None
 
 
 @pytest.mark.parametrize(
@@ -209,7 +204,7 @@ def test_values_that_no_service_of_ours_proposes(changes: dict[str, Any]) -> Non
     [(0, -1, -1, 0, False), (1, 0, 0, 1, True), (2, 2, 2, 1, False), (3, 2, 1, 1, False), (3, 2, 2, 2, False)],
 )
 def test_when_a_video_is_whole(chunks: int, highest: int, last: int, marks: int, *, whole: bool) -> None:
-    assert (Extent(chunks, highest, last, marks, 0).missing is None) is whole
+    assert (Extent(chunks, highest, last, marks, 0, 0).missing is None) is whole
 
 
 def test_replicas_in_the_order_of_their_nodes_health() -> None:

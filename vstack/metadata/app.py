@@ -14,7 +14,7 @@ from vstack.metadata.database import Database
 from vstack.metadata.generations import Generations
 from vstack.metadata.jobs import repeating
 from vstack.metadata.learning import Learner
-from vstack.metadata.metrics import MetadataMetrics
+from vstack.metadata.metrics import DatabaseCollector, MetadataMetrics
 from vstack.metadata.prober import Prober
 from vstack.metadata.reaper import Reaper
 from vstack.metadata.sampler import Sampler
@@ -78,6 +78,7 @@ async def make_app(settings: MetadataSettings) -> web.Application:
             consensus = await stack.enter_async_context(Consensus(storage, key, proposer_id, registry))
             learner = await stack.enter_async_context(Learner(storage, registry))
             await stack.enter_async_context(db)
+            registry.register(DatabaseCollector(db))
             committer = Committer(
                 db=db,
                 generations=generations,

@@ -109,11 +109,13 @@ class Committer:
         decree = rules.build_decree(request, facts, {url: node_id for node_id, url in url_by_id.items()})
         needed = rules.copies_needed(decree.mode, len(decree.placements), len(url_by_id))
         value = decree.encode()
+        if video.status in ("deleting", "failed"):
+            raise ConflictError(f"video {video.video_id} is {video.status}")
         rows = await chunks.claims(self._db, chunk_id, request.video_id, request.sequence_num)
         if rows:
             return await self._already_there(chunk_id, value, rows, url_by_id)
-        if video.status != "uploading" or video.restored:
-            raise ConflictError(f"video {video.video_id} is {video.status} and takes no more chunks")
+        if video.status == "active" or video.restored:
+            raise ConflictError(f"video {video.video_id} takes no more chunks")
         if not generation.nodes:
             raise UnavailableError("no storage node is up to decide on a chunk", retry_after_s=RETRY_AFTER_S)
         attempt = _Attempt(

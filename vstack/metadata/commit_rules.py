@@ -111,14 +111,11 @@ def readable(value: bytes, chunk_id: str) -> Decree | None:
     except InvalidRequestError:
         return None
     numbers = (decree.sequence_num, decree.duration_ms, decree.segment, decree.init_size_bytes, decree.next_generation)
-    places = {(placement.fragment_index, placement.node_id) for placement in decree.placements}
-    whole = {placement.fragment_index < 0 for placement in decree.placements}
+    indexes = {placement.fragment_index for placement in decree.placements}
     fits = (
         digests == canonical
-        and whole == {decree.mode is Mode.REPLICATION}
         and decree.mode is not Mode.ABORT
-        and len(places) == len(decree.placements)
-        and all(-1 <= index < TOTAL_SHARDS for index, _ in places)
+        and indexes <= ({-1} if decree.mode is Mode.REPLICATION else set(range(TOTAL_SHARDS)))
         and 0 < decree.size_bytes <= MAX_CHUNK_BYTES
         and 0 <= decree.created_at_ms <= MAX_TIMESTAMP_MS
         and all(0 <= number < 2**31 for number in numbers)

@@ -1,9 +1,13 @@
 """What the metadata service counts beyond its requests."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
+from vstack.metadata.database import Database
 from vstack.service.metrics import LATENCY_BUCKETS_S
 from vstack.wire.metadata import NodeStatus
 
@@ -34,18 +38,6 @@ class MetadataMetrics:
         self._reap_pending = Gauge(
             "vstack_metadata_reaper_pending_videos", "Videos whose data wait to be removed", registry=registry
         )
-        self._database_up = Gauge("vstack_metadata_database_up", "1 while the database answers", registry=registry)
-        self._pool = Gauge(
-            "vstack_metadata_database_pool_connections",
-            "The connection pool: its size, what is available, and requests waiting",
-            ("figure",),
-            registry=registry,
-        )
-        self._pool_wait_s = Gauge(
-            "vstack_metadata_database_pool_wait_seconds_total",
-            "Time that requests have waited for a connection, all together",
-            registry=registry,
-        )
 
     def observe_commit(self, outcome: str, elapsed_s: float) -> None:
         self._commit_s.labels(outcome).observe(elapsed_s)
@@ -62,12 +54,6 @@ class MetadataMetrics:
         self._chunks.set(total)
         self._degraded.set(degraded)
 
-    def set_database(self, *, available: bool, pool: Mapping[str, int]) -> None:
-        self._database_up.set(available)
-        for figure in ("pool_size", "pool_available", "requests_waiting"):
-            self._pool.labels(figure).set(pool.get(figure, 0))
-        self._pool_wait_s.set(pool.get("requests_wait_ms", 0) / 1000)
-
     def set_reap_pending(self, videos: int) -> None:
         self._reap_pending.set(videos)
 
@@ -76,3 +62,32 @@ class MetadataMetrics:
 
     def count_reaped_video(self) -> None:
         self._reaped_videos.inc()
+
+
+class DatabaseCollector(Collector):
+    """The state of the database and of the pool of connections to it, read when they are scraped."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def collect(self) -> Iterator[Metric]:
+        pool = self._db.pool_figures()
+        yield GaugeMetricFamily(
+            "vstack_metadata_database_up", "1 while the database answers", value=float(self._db.available)
+        )
+        connections = GaugeMetricFamily(
+            "vstack_metadata_database_connections", "Pooled connections, all and idle", labels=("state",)
+        )
+        connections.add_metric(("all",), pool.get("pool_size", 0))
+        connections.add_metric(("idle",), pool.get("pool_available", 0))
+        yield connections
+        yield GaugeMetricFamily(
+            "vstack_metadata_database_waiting",
+            "Calls that wait for a connection",
+            value=pool.get("requests_waiting", 0),
+        )
+        yield CounterMetricFamily(
+            "vstack_metadata_database_wait_seconds",
+            "Time that calls have waited for a connection",
+            value=pool.get("requests_wait_ms", 0) / 1000,
+        )

@@ -128,7 +128,7 @@ async def register(db: Database, registration: NodeRegistration) -> tuple[str, s
                 "node_id": node_id,
                 "url": url,
                 "host": registration.host or None,
-                "default_host": urllib.parse.urlsplit(url).hostname or node_id,
+                "default_host": _host(url) or node_id,
                 "zone": registration.zone,
                 "version": registration.version,
                 "default_version": __version__,
@@ -138,6 +138,13 @@ async def register(db: Database, registration: NodeRegistration) -> tuple[str, s
             },
         )
     return node_id, url
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urllib.parse.urlsplit(url).hostname
+    except ValueError as error:  # an IPv6 address that is none
+        raise InvalidRequestError(f"node_url is no URL: {error}") from error
 
 
 async def heartbeat(db: Database, node_id: str, beat: Heartbeat) -> None:

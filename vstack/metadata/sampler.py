@@ -20,8 +20,7 @@ class Sampler:
         self._until_count = 0
 
     async def run_once(self) -> None:
-        """Sample. Without a database only its absence is shown."""
-        self._metrics.set_database(available=self._db.available, pool=self._db.pool_figures())
+        """Sample; without a database the gauges keep what they had."""
         self._metrics.set_nodes(nodes.counts(await nodes.all_nodes(self._db)))
         self._metrics.set_videos(await stats.videos_by_status(self._db))
         if self._until_count <= 0:

@@ -80,6 +80,7 @@ class Extent:
     last: int
     last_marks: int
     duration_ms: int
+    size_bytes: int
 
     @property
     def missing(self) -> str | None:
@@ -203,7 +204,13 @@ async def _activate(connection: Connection, video_id: str, change: wire.StatusCh
         raise ConflictError(f"video {video_id} has {found.chunks} chunks, not {change.total_chunks}")
     duration_ms = found.duration_ms if change.duration_sec is None else round(change.duration_sec * 1000)
     await connection.execute(
-        _SQL["activate"], {"video_id": video_id, "total_chunks": found.chunks, "duration_ms": duration_ms}
+        _SQL["activate"],
+        {
+            "video_id": video_id,
+            "total_chunks": found.chunks,
+            "size_bytes": found.size_bytes,
+            "duration_ms": duration_ms,
+        },
     )
 
 

@@ -52,7 +52,8 @@ DELETE FROM chunks WHERE video_id = %(video_id)s
 DELETE FROM reaped_nodes WHERE video_id = %(video_id)s
 
 -- name: mark_reaped
-UPDATE videos SET reaped_at = clock_timestamp(), total_chunks = 0 WHERE video_id = %(video_id)s AND status = 'failed'
+UPDATE videos SET reaped_at = clock_timestamp(), total_chunks = 0, size_bytes = 0
+WHERE video_id = %(video_id)s AND status = 'failed'
 
 -- name: forget_video
 DELETE FROM videos WHERE video_id = %(video_id)s AND status = 'deleting'

@@ -96,15 +96,21 @@ WITH made AS (
 INSERT INTO video_views (video_id) SELECT video_id FROM made
 
 -- name: restore_chunks
--- A video that is dying stays dead. A row that is there already stays as it is.
-INSERT INTO chunks (chunk_id, video_id, sequence_num, epoch, generation, acceptors, mode, size_bytes, checksum,
-                    duration_ms, segment, init_size_bytes, is_last, decree)
-SELECT r.chunk_id, r.video_id, r.sequence_num, r.epoch, r.generation, r.acceptors, r.mode, r.size_bytes, r.checksum,
-       r.duration_ms, r.segment, r.init_size_bytes, r.is_last, r.decree
-FROM rebuild_chosen r JOIN videos v USING (video_id)
-WHERE v.status IN ('uploading', 'active') OR v.restored_at IS NOT NULL AND v.status <> 'deleting'
-ORDER BY r.video_id, r.sequence_num
-ON CONFLICT DO NOTHING
+-- A video that is dying stays dead. A row that is there already stays as it is. An upload of which the database had
+-- lost chunks is nobody's any more: marked as restored, it is never given up automatically.
+WITH added AS (
+    INSERT INTO chunks (chunk_id, video_id, sequence_num, epoch, generation, acceptors, mode, size_bytes, checksum,
+                        duration_ms, segment, init_size_bytes, is_last, decree)
+    SELECT r.chunk_id, r.video_id, r.sequence_num, r.epoch, r.generation, r.acceptors, r.mode, r.size_bytes, r.checksum,
+           r.duration_ms, r.segment, r.init_size_bytes, r.is_last, r.decree
+    FROM rebuild_chosen r JOIN videos v USING (video_id)
+    WHERE v.status IN ('uploading', 'active') OR v.restored_at IS NOT NULL AND v.status <> 'deleting'
+    ORDER BY r.video_id, r.sequence_num
+    ON CONFLICT DO NOTHING
+    RETURNING video_id
+)
+UPDATE videos SET restored_at = coalesce(restored_at, clock_timestamp())
+WHERE status <> 'active' AND video_id IN (SELECT video_id FROM added)
 
 -- name: restore_replicas
 INSERT INTO replicas (chunk_key, fragment_index, node_key, status, size_bytes, checksum)
@@ -126,10 +132,10 @@ ON CONFLICT (chunk_key, fragment_index, node_key)
 -- name: complete_videos
 -- Restored videos that are whole become active, and so does an upload whose last word the database has lost.
 UPDATE videos v
-SET status = 'active', total_chunks = e.chunks,
+SET status = 'active', total_chunks = e.chunks, size_bytes = e.size_bytes,
     duration_ms = CASE WHEN e.duration_ms > 0 THEN e.duration_ms ELSE v.duration_ms END
 FROM (
-    SELECT video_id, count(*)::integer AS chunks, sum(duration_ms) AS duration_ms
+    SELECT video_id, count(*)::integer AS chunks, sum(duration_ms) AS duration_ms, sum(size_bytes) AS size_bytes
     FROM chunks
     GROUP BY video_id
     HAVING count(*) FILTER (WHERE is_last) = 1

@@ -17,19 +17,20 @@ FROM videos WHERE video_id = %(video_id)s
 UPDATE videos SET generation = %(generation)s WHERE video_id = %(video_id)s AND generation = 0
 
 -- name: get
+-- Chunks are counted only while their number is not known.
 SELECT v.video_id, v.title, v.status, v.created_at, v.duration_ms, w.view_count,
-       coalesce(v.total_chunks, c.chunks) AS total_chunks, c.size_bytes
+       coalesce(v.total_chunks, c.chunks) AS total_chunks, coalesce(v.size_bytes, c.size_bytes) AS size_bytes
 FROM videos v
 JOIN video_views w USING (video_id)
 CROSS JOIN LATERAL (
     SELECT count(*)::integer AS chunks, coalesce(sum(size_bytes), 0)::bigint AS size_bytes
-    FROM chunks WHERE chunks.video_id = v.video_id
+    FROM chunks WHERE chunks.video_id = v.video_id AND v.total_chunks IS NULL
 ) c
 WHERE v.video_id = %(video_id)s AND v.status <> 'deleting'
 
 -- name: page
 SELECT v.video_id, v.title, v.status, v.created_at, v.duration_ms, w.view_count,
-       coalesce(v.total_chunks, c.chunks) AS total_chunks, c.size_bytes
+       coalesce(v.total_chunks, c.chunks) AS total_chunks, coalesce(v.size_bytes, c.size_bytes) AS size_bytes
 FROM (
     SELECT * FROM videos WHERE status <> 'deleting'
     ORDER BY created_at DESC, video_id LIMIT %(limit)s OFFSET %(offset)s
@@ -37,7 +38,7 @@ FROM (
 JOIN video_views w USING (video_id)
 CROSS JOIN LATERAL (
     SELECT count(*)::integer AS chunks, coalesce(sum(size_bytes), 0)::bigint AS size_bytes
-    FROM chunks WHERE chunks.video_id = v.video_id
+    FROM chunks WHERE chunks.video_id = v.video_id AND v.total_chunks IS NULL
 ) c
 ORDER BY v.created_at DESC, v.video_id
 
@@ -49,11 +50,11 @@ SELECT status FROM videos WHERE video_id = %(video_id)s FOR UPDATE
 SELECT count(*)::integer AS chunks, coalesce(max(sequence_num), -1) AS highest,
        coalesce(max(sequence_num) FILTER (WHERE is_last), -1) AS last,
        count(*) FILTER (WHERE is_last)::integer AS last_marks,
-       coalesce(sum(duration_ms), 0)::bigint AS duration_ms
+       coalesce(sum(duration_ms), 0)::bigint AS duration_ms, coalesce(sum(size_bytes), 0)::bigint AS size_bytes
 FROM chunks WHERE video_id = %(video_id)s
 
 -- name: activate
-UPDATE videos SET status = 'active', total_chunks = %(total_chunks)s,
+UPDATE videos SET status = 'active', total_chunks = %(total_chunks)s, size_bytes = %(size_bytes)s,
                   duration_ms = CASE WHEN %(duration_ms)s > 0 THEN %(duration_ms)s ELSE duration_ms END
 WHERE video_id = %(video_id)s
 

@@ -46,8 +46,9 @@ CREATE TABLE videos (
     -- Whole milliseconds, as in the decrees.
     created_at    timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
     duration_ms   bigint         NOT NULL DEFAULT 0,
-    -- Known once the video is active.
+    -- Known once the video is active, and kept so that a list of videos need not visit their chunks.
     total_chunks  integer,
+    size_bytes    bigint,
     override_mode text           CHECK (override_mode IN ('replication', 'erasure_coding')),
     -- Made by a rebuild from the storage nodes: never given up automatically.
     restored_at   timestamptz,
