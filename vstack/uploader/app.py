@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
+import structlog
 from aiohttp import web
 
+from vstack.errors import VStackError
 from vstack.rpc.http import new_session
 from vstack.rpc.metadata import MetadataClient
 from vstack.rpc.storage import StorageClient
@@ -19,9 +21,9 @@ from vstack.settings import UploaderSettings
 from vstack.uploader import handlers
 from vstack.uploader.chunkwrite import Cluster
 from vstack.uploader.handlers import UPLOADS, Uploads
-from vstack.uploader.job import Workshop
+from vstack.uploader.job import REAP_EVERY_S, Workshop
 from vstack.uploader.metrics import Metrics
-from vstack.uploader.nodes import NodeDirectory
+from vstack.uploader.nodes import REFRESH_S, NodeDirectory
 from vstack.uploader.queue import JobQueue
 from vstack.uploader.sessions import SessionStore
 from vstack.uploader.spool import Spool
@@ -46,8 +48,10 @@ ENDPOINTS: Final = (
         expect=handlers.before_upload,
     ),
     Endpoint("GET", "/upload/status/{upload_session_id}", handlers.status, errors=(404,)),
-    Endpoint("GET", "/health", handlers.health, errors=(503,)),
+    Endpoint("GET", "/health", handlers.health, answers={503: "application/json"}),
 )
+
+log = structlog.get_logger()
 
 
 async def make_app(settings: UploaderSettings) -> web.Application:
@@ -79,7 +83,11 @@ async def make_app(settings: UploaderSettings) -> web.Application:
             )
             for session_id in await workshop.recover():
                 queue.put(session_id)
-            async with _background(cluster.nodes.keep_fresh(), workshop.reap_forever()), queue.working():
+            async with (
+                _repeating("nodes", cluster.nodes.refresh, REFRESH_S),
+                _repeating("reap", workshop.reap, REAP_EVERY_S),
+                queue.working(),
+            ):
                 yield
         spool.close()
         store.close()
@@ -95,12 +103,22 @@ def run(settings: UploaderSettings) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _background(*work: Coroutine[object, object, None]) -> AsyncIterator[None]:
-    """Tasks that run as long as the block."""
-    tasks = [asyncio.create_task(item) for item in work]
+async def _repeating(name: str, work: Callable[[], Awaitable[None]], interval_s: float) -> AsyncIterator[None]:
+    """Do `work` now and every `interval_s` for as long as the block lasts; its failures are logged and end nothing."""
+
+    async def repeat() -> None:
+        while True:
+            try:
+                await work()
+            except VStackError as error:
+                log.warning("background_failed", work=name, error=str(error))
+            except Exception:
+                log.exception("background_crashed", work=name)
+            await asyncio.sleep(interval_s)
+
+    task = asyncio.create_task(repeat())
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

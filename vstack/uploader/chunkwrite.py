@@ -39,9 +39,9 @@ from vstack.wire.consensus import AcceptRequest, ConfigBody, Proposal
 from vstack.wire.metadata import CommitReply, CommitRequest, VideoCreated
 
 PUT_DEADLINE_S: Final = 15.0
-SLOW_PUT_S: Final = 3.0
+SLOW_PUT_S: Final = 4.0
 """Without a write quorum after this time, slow nodes are replaced as if they had failed."""
-GRACE_S: Final = 2.0
+GRACE_S: Final = 4.0
 """With a write quorum, how long the other copies and votes are waited for before the commit."""
 PATIENCE_S: Final = 120.0
 """How long a chunk is tried again while nodes or the metadata service are away."""
@@ -124,14 +124,8 @@ class ChunkWrite:
         return bool(self._pending())
 
     async def follow(self) -> None:
-        """Wait for late copies, each up to its deadline, and tell the metadata service of those that arrived."""
-        known = set(self._holders)
+        """Wait for late copies, each up to its deadline."""
         await asyncio.wait(self._pending())
-        if self._holders & set(self._placement) > known & set(self._placement):
-            try:
-                await self._commit()
-            except VStackError as error:
-                log.info("late_copy_untold", chunk_id=self._chunk_id, error=str(error))
 
     async def close(self) -> None:
         """Leave no task behind."""

@@ -149,30 +149,32 @@ class Workshop:
             attempt += 1
 
     async def _give_up(self, tracker: Tracker, reason: str, outcome: str) -> None:
-        """Fail the session, and remove the file and the video. What cannot be removed now, `reap_forever` removes."""
+        """Fail the session, and remove the file and the video. What cannot be removed now, `reap` removes."""
         if tracker.session.finished:
             return
         log.warning("upload_failed", error=reason)
         self.cluster.metrics.uploads.labels(outcome).inc()
+        removed = not tracker.session.registered or await self._remove_video(tracker.session.video_id)
+        failed = msgspec.structs.replace(
+            tracker.session.moved("failed"), error=reason, registered=not removed, finished_at_s=time.time()
+        )
         try:
-            await self.spool.remove(tracker.session.session_id)
-            removed = not tracker.session.registered or await self._remove_video(tracker.session.video_id)
-            await tracker.move("failed", error=reason, registered=not removed, finished_at_s=time.time())
-        except VStackError:
+            await self.spool.remove(failed.session_id)
+            await self.store.save(failed)
+        except VStackError:  # the disk: what it still says is put right at the next start
             log.exception("upload_cleanup_failed")
+            self.store.show(failed)
 
-    async def reap_forever(self) -> None:
+    async def reap(self) -> None:
         """Remove the videos of failed sessions whose removal did not succeed at once."""
-        while True:
-            for session in self.store.all():
-                if session.status == "failed" and session.registered and await self._remove_video(session.video_id):
-                    await self.store.save(msgspec.structs.replace(session, registered=False))
-            await asyncio.sleep(REAP_EVERY_S)
+        for session in self.store.all():
+            if session.status == "failed" and session.registered and await self._remove_video(session.video_id):
+                await self.store.save(msgspec.structs.replace(session, registered=False))
 
     async def recover(self) -> list[str]:
         """What an earlier process left: fail what it had begun; returns the sessions that still wait for their turn.
 
-        Files of no waiting session are removed; `reap_forever` removes the videos.
+        Files of no waiting session are removed; `reap` removes the videos.
         """
         waiting: list[str] = []
         for session in sorted(self.store.all(), key=lambda session: session.started_at):

@@ -4,24 +4,19 @@ The metadata service says who is healthy, a few seconds late; what an upload mee
 node that failed a write is *suspect* for a while, longer each time, and is chosen only where the others do not suffice.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
-
 from vstack.core.placement import Generation, Node, choose
-from vstack.errors import UnavailableError, VStackError
+from vstack.errors import UnavailableError
 from vstack.rpc.metadata import MetadataClient
 from vstack.wire.metadata import NodeSummary
 
 REFRESH_S: Final = 3.0
 SUSPECT_S: Final = 10.0
 MAX_SUSPECT_S: Final = 60.0
-
-log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -39,17 +34,8 @@ class NodeDirectory:
         self._nodes: dict[str, NodeSummary] = {}
         self._suspicions: dict[str, _Suspicion] = {}
 
-    async def keep_fresh(self) -> None:
-        """Ask again every REFRESH_S until cancelled. While nobody answers, the last answer stands."""
-        while True:
-            try:
-                await self.refresh()
-            except VStackError as error:
-                log.warning("nodes_unknown", error=str(error))
-            await asyncio.sleep(REFRESH_S)
-
     async def refresh(self) -> None:
-        """Ask the metadata service now."""
+        """Ask the metadata service. While it does not answer, its last answer stands."""
         listed = await self._metadata.all_nodes()
         self._nodes = {node.node_id: node for node in listed.nodes}
 

@@ -2,12 +2,13 @@
 
 Names are made here from session ids, never from what a client sent. Files are written off the event loop, one bounded
 piece at a time, and flushed as they grow, so the last flush is short and dirty pages stay few. Invariant: a file whose
-`finish` did not return is removed, by its writer or by `keep_only` after a crash.
+`finish` did not return is removed, by its writer or by `keep_only` after a crash; one process uses a directory.
 """
 
 import asyncio
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Collection
@@ -91,14 +92,20 @@ class Spool:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._threads = ThreadPoolExecutor(DISK_THREADS, "spool")
+        self._lock = -1
 
     def prepare(self) -> None:
-        """Make the directory; SettingsError where it cannot be written."""
+        """Make the directory and lock it; SettingsError where it cannot be written, or another uploader uses it."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             probe = self._directory / "writable"
             probe.touch()
             probe.unlink()
+            self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise SettingsError(f"another uploader uses {self._directory}") from error
         except OSError as error:
             raise SettingsError(f"cannot write to {self._directory}: {error.strerror}") from error
 
@@ -151,3 +158,4 @@ class Spool:
 
     def close(self) -> None:
         self._threads.shutdown()
+        os.close(self._lock)
