@@ -111,11 +111,13 @@ def readable(value: bytes, chunk_id: str) -> Decree | None:
     except InvalidRequestError:
         return None
     numbers = (decree.sequence_num, decree.duration_ms, decree.segment, decree.init_size_bytes, decree.next_generation)
-    indexes = {placement.fragment_index for placement in decree.placements}
+    places = {(placement.fragment_index, placement.node_id) for placement in decree.placements}
+    indexes = {-1} if decree.mode is Mode.REPLICATION else set(range(TOTAL_SHARDS))
     fits = (
         digests == canonical
         and decree.mode is not Mode.ABORT
-        and indexes <= ({-1} if decree.mode is Mode.REPLICATION else set(range(TOTAL_SHARDS)))
+        and 0 < len(decree.placements) == len(places)
+        and all(index in indexes for index, _ in places)
         and 0 < decree.size_bytes <= MAX_CHUNK_BYTES
         and 0 <= decree.created_at_ms <= MAX_TIMESTAMP_MS
         and all(0 <= number < 2**31 for number in numbers)
