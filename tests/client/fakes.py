@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
+from msgspec.structs import replace
 
+from vstack import ids
+from vstack.core import erasure
 from vstack.service.endpoint import json_response
-from vstack.wire.metadata import Acknowledged, Manifest, ManifestChunk
+from vstack.wire.metadata import Acknowledged, Fragment, Manifest, ManifestChunk
 
 Behaviour = Callable[["FakeNode", web.Request, bytes], Awaitable[web.StreamResponse]]
 DEADLINE_S = 20.0
@@ -209,6 +212,30 @@ class FakeCluster:
                 for number, (chunk_id, data) in enumerate(self.chunks.items())
             ),
         )
+
+    def coded(self, manifest: Manifest) -> Manifest:
+        """The same video erasure-coded: one fragment of every chunk on each of five nodes, and no replica."""
+        made: list[ManifestChunk] = []
+        stored: list[dict[str, bytes]] = [{} for _ in self.nodes]
+        for chunk in manifest.chunks:
+            fragments: list[Fragment] = []
+            for index, data in enumerate(erasure.encode(self.chunks[chunk.chunk_id])):
+                fragment_id = ids.fragment_id(chunk.chunk_id, index)
+                stored[index][fragment_id] = data
+                fragments.append(
+                    Fragment(
+                        fragment_id=fragment_id,
+                        fragment_index=index,
+                        node_url=self.nodes[index].url,
+                        size_bytes=len(data),
+                        checksum="sha256:" + hashlib.sha256(data).hexdigest(),
+                        status="active",
+                    )
+                )
+            made.append(replace(chunk, redundancy_mode="erasure_coding", replicas=(), fragments=tuple(fragments)))
+        for node, chunks in zip(self.nodes, stored, strict=True):
+            node.chunks = chunks
+        return replace(manifest, chunks=tuple(made))
 
 
 @contextlib.asynccontextmanager

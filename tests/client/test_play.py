@@ -240,6 +240,44 @@ async def test_an_old_manifest_without_durations_plays_at_an_even_pace(three: Fa
     assert report.elapsed_s >= 1.2
 
 
+@pytest.mark.parametrize("faults", [(), (fakes.crash,), (fakes.hang_mid_body, fakes.lack), (fakes.flip_a_bit,) * 2])
+async def test_any_three_of_five_fragments_make_the_video(faults: tuple[Behaviour, ...]) -> None:
+    async with cluster(node_count=5, chunk_bytes=200_001) as made:
+        made.metadata.manifests[VIDEO] = made.coded(made.metadata.manifests[VIDEO])
+        for node, fault in zip(made.nodes, faults, strict=False):
+            node.behave = fault
+        out = io.BytesIO()
+        report = await play(made, output=out)
+        assert out.getvalue() == made.content
+        assert report.sha256 == made.sha256
+
+
+async def test_fragments_of_another_chunk_are_never_handed_out() -> None:
+    """Every fragment is what the manifest promises, but together they are not the chunk that it promises."""
+    async with cluster(node_count=5) as made:
+        coded = made.coded(made.metadata.manifests[VIDEO])
+        chunks = (replace(coded.chunks[0], fragments=coded.chunks[1].fragments), *coded.chunks[1:])
+        made.metadata.manifests[VIDEO] = replace(coded, chunks=chunks)
+        out = io.BytesIO()
+        with pytest.raises(UnavailableError, match="corrupt"):
+            await SmartClient([made.metadata.url], patience_s=0.5).play_video(VIDEO, output=out, speed=0)
+        assert out.getvalue() == b""
+
+
+async def test_a_video_that_is_converted_while_it_plays_goes_on() -> None:
+    async with cluster(node_count=5) as made:
+
+        async def converted(node: fakes.FakeNode, request: web.Request, data: bytes) -> web.StreamResponse:
+            for other in made.nodes:
+                other.behave = fakes.serve
+            made.metadata.manifests[VIDEO] = made.coded(made.metadata.manifests[VIDEO])
+            return await fakes.lack(node, request, data)
+
+        for node in made.nodes:
+            node.behave = converted
+        assert (await play(made)).sha256 == made.sha256
+
+
 async def test_at_most_four_requests_at_a_time() -> None:
     async def linger(node: fakes.FakeNode, request: web.Request, data: bytes) -> web.StreamResponse:
         await asyncio.sleep(0.05)
