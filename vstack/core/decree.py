@@ -5,12 +5,13 @@ database. It also carries what a rebuild of the database needs to make the video
 so the storage nodes alone hold the truth.
 
 Invariants: the encoding is canonical (one decree, one byte string, one digest); placements are ordered by (fragment
-index, node id); an ABORT decree has no placements.
+index, node id); an ABORT decree has no placements. Whether a decree makes sense is for its reader to judge: a chosen
+value is a fact, however strange.
 """
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
@@ -70,10 +71,13 @@ class Decree:
     init_size_bytes: int = 0
     last: bool = False
 
+    def __post_init__(self) -> None:
+        ordered = sorted(self.placements, key=lambda placement: (placement.fragment_index, placement.node_id))
+        object.__setattr__(self, "placements", tuple(ordered))
+
     def encode(self) -> bytes:
         """The canonical bytes: JSON with fixed field order, at most MAX_VALUE_BYTES, else InvalidRequestError."""
-        ordered = tuple(sorted(self.placements, key=lambda p: (p.fragment_index, p.node_id)))
-        encoded = msgspec.json.encode(replace(self, placements=ordered))
+        encoded = msgspec.json.encode(self)
         if len(encoded) > MAX_VALUE_BYTES:
             raise InvalidRequestError(f"the chunk's description is {len(encoded)} bytes, above {MAX_VALUE_BYTES}")
         return encoded
@@ -107,7 +111,7 @@ class Decree:
             sequence_num=sequence_num,
             checksum=checksum,
             size_bytes=size_bytes,
-            placements=tuple(Placement(node_id, checksum) for node_id in sorted(node_ids)),
+            placements=tuple(Placement(node_id, checksum) for node_id in node_ids),
             next_generation=video.generation,
             title=video.title,
             created_at_ms=video.created_at_ms,
