@@ -79,7 +79,6 @@ def test_what_does_not_fit_is_refused() -> None:
         b"\xff",
         abort("v", 0, 1).encode().replace(b"abort", b"something else"),
         abort("v", 0, 1).encode().replace(b'"size_bytes":0', b'"size_bytes":"0"'),
-        abort("v", 0, 1).encode().replace(b"[]", b'[{"node_id":"n","checksum":""}]'),
     ],
 )
 def test_what_is_no_decree_is_refused(encoded: bytes) -> None:
