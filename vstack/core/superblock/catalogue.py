@@ -11,12 +11,12 @@ So a sealed superblock without a live record and without a needed tombstone may 
 be missed, because the record that superseded each of its own is itself kept as long as it is needed.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from uuid import UUID
 
-from vstack.core.superblock.footer import Entry, pack_entry, unpack_entries
+from vstack.core.superblock.entries import Entry, EntryLog
 from vstack.core.superblock.header import State, SuperblockHeader
 from vstack.core.superblock.index import CompactIndex
 from vstack.core.superblock.layout import PAGE_BYTES, pack, slot_of
@@ -30,14 +30,14 @@ Identify = Callable[[int], "tuple[str, int] | None"]
 class Superblock:
     """The account of one superblock file.
 
-    `packed_entries` holds all that counts of an open superblock, for its footer; a sealed one keeps them on disk.
+    `entries` holds all that counts of an open superblock, for its footer; a sealed one keeps them on disk.
     `needed` names the superblocks that its tombstones point into.
     """
 
     slot: int
     header: SuperblockHeader
     append_offset: int
-    packed_entries: bytearray = field(default_factory=bytearray)
+    entries: EntryLog = field(default_factory=EntryLog)
     live_records: int = 0
     live_bytes: int = 0
     quarantined_bytes: int = 0
@@ -50,9 +50,6 @@ class Superblock:
     @property
     def is_sealed(self) -> bool:
         return self.header.state is State.SEALED
-
-    def entries(self) -> Iterable[Entry]:
-        return unpack_entries(self.packed_entries)
 
 
 class Catalogue:
@@ -89,7 +86,7 @@ class Catalogue:
         """Replay one record of superblock `slot`."""
         superblock = self.superblocks[slot]
         if not superblock.is_sealed:
-            superblock.packed_entries += pack_entry(entry)
+            superblock.entries.append(entry)
         key_hash = self.hash(entry.chunk_id)
         location = entry.location(slot)
         if entry.type is RecordType.CHUNK:

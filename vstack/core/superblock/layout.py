@@ -5,7 +5,7 @@ Invariants: everything on disk starts at a multiple of `PAGE_BYTES`; a record li
 
 from typing import Final, NamedTuple
 
-from vstack.units import GIB, KIB, MAX_CHUNK_BYTES, MIB
+from vstack.units import GIB, KIB, MAX_CHUNK_BYTES
 
 FORMAT_VERSION: Final = 1
 
@@ -17,7 +17,7 @@ HEADER_OFFSETS: Final = (0, PAGE_BYTES)
 DATA_OFFSET: Final = 64 * KIB
 FOOTER_BYTES: Final = 256 * KIB
 
-MIN_SUPERBLOCK_BYTES: Final = 8 * MIB
+MIN_SUPERBLOCK_BYTES: Final = 512 * KIB
 MAX_SUPERBLOCK_BYTES: Final = 4 * GIB
 
 MAX_RECORD_PAGES: Final = 1 + MAX_CHUNK_BYTES // PAGE_BYTES

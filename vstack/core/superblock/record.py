@@ -24,7 +24,7 @@ from vstack.units import MAX_CHUNK_BYTES
 
 MAGIC: Final = b"VSTACKRC"
 
-_FIXED: Final = struct.Struct("<8sIBBBB16sQQHHIQhBxIIQ32s64s")
+_FIXED: Final = struct.Struct("<8sIBBBB16sQQHHIIhBxIIQ32s64s")
 _CRC_START: Final = 12
 _CHECKSUMS_OFFSET: Final = 192
 _MAX_BLOCKS: Final = MAX_CHUNK_BYTES // BLOCK_BYTES

@@ -22,7 +22,7 @@ class Covered:
     """One superblock as far as the snapshot knows it.
 
     Every record below `offset` is replayed, and those at the pages `beyond`: they were flushed before others that lie
-    below them. `packed_entries` and `beyond` are empty for a sealed one.
+    below them. `entries` and `beyond` are empty for a sealed one.
     """
 
     slot: int
@@ -34,7 +34,7 @@ class Covered:
     live_bytes: int
     quarantined_bytes: int
     needed: tuple[bytes, ...]
-    packed_entries: bytes
+    entries: bytes
 
 
 @dataclass(frozen=True, slots=True)

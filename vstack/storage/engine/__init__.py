@@ -14,7 +14,7 @@ from typing import Final
 from uuid import UUID
 
 from vstack.core.superblock.allocator import RESERVED_SUPERBLOCKS
-from vstack.core.superblock.layout import MAX_SUPERBLOCK_BYTES, MIN_SUPERBLOCK_BYTES, PAGE_BYTES
+from vstack.core.superblock.layout import MAX_SUPERBLOCK_BYTES, PAGE_BYTES
 from vstack.errors import SettingsError
 from vstack.storage.directio import DirectDisk, allow_many_files
 from vstack.storage.disk import Disk
@@ -25,11 +25,13 @@ from vstack.storage.engine.superblocks import Birth
 from vstack.storage.engine.threads import Threads
 from vstack.storage.engine.upkeep import Limits
 from vstack.storage.engine.volume import Volume
-from vstack.units import GIB
+from vstack.units import GIB, MIB
 
 __all__ = ["DiskEngine", "Sources", "open_engine", "open_on"]
 
 MIN_SUPERBLOCKS: Final = RESERVED_SUPERBLOCKS + 1
+MIN_SUPERBLOCK_BYTES: Final = 8 * MIB
+"""So that a few of the largest chunks fit; the format itself goes down to 512 KiB."""
 
 
 def _clock_ms() -> int:
@@ -58,9 +60,10 @@ async def open_engine(
     An empty directory is formatted where `may_format`. `superblock_bytes` holds for new files. SettingsError, one line,
     where the directory, its identity or its file system is refused.
     """
+    limits = Limits(superblock_bytes, capacity_bytes)
+    _check(limits)
     allow_many_files()
     disk = DirectDisk(data_dir, may_make=may_format)
-    limits = Limits(superblock_bytes, capacity_bytes)
     return await open_on(disk, Threads.start(io_threads), limits, node_id=node_id, may_format=may_format)
 
 
@@ -75,7 +78,6 @@ async def open_on(
 ) -> DiskEngine:
     """The same on any disk and threads; closes both where it fails."""
     try:
-        _check(limits)
         volume = await threads.upkeep(_open_volume, disk, node_id, may_format, sources)
         birth = Birth(UUID(volume.identity.disk_uuid), volume.identity.node_id, sources.random_bytes)
         engine = DiskEngine(volume, threads, birth, limits)

@@ -27,7 +27,7 @@ def take(volume: Volume, *, clean: bool) -> Snapshot:
 
 
 def _covered(superblock: Superblock, low_water: int) -> Covered:
-    beyond = (entry.page for entry in superblock.entries() if entry.page * PAGE_BYTES >= low_water)
+    beyond = (entry.page for entry in superblock.entries if entry.page * PAGE_BYTES >= low_water)
     return Covered(
         slot=superblock.slot,
         uuid=superblock.uuid.bytes,
@@ -38,5 +38,5 @@ def _covered(superblock: Superblock, low_water: int) -> Covered:
         live_bytes=superblock.live_bytes,
         quarantined_bytes=superblock.quarantined_bytes,
         needed=tuple(uuid.bytes for uuid in superblock.needed),
-        packed_entries=bytes(superblock.packed_entries),
+        entries=superblock.entries.packed(),
     )

@@ -18,7 +18,7 @@ import structlog
 
 from vstack.core.paxos.acceptor import AcceptorState, governing
 from vstack.core.superblock.allocator import RESERVED_SUPERBLOCKS
-from vstack.core.superblock.footer import Entry
+from vstack.core.superblock.entries import Entry
 from vstack.core.superblock.index import CompactIndex
 from vstack.core.superblock.layout import MAX_BATCH_RECORDS
 from vstack.core.superblock.record import ACCEPTOR_TYPES, AcceptorBody, ChunkBody, Record, RecordType
@@ -145,7 +145,7 @@ class DiskEngine:
     @asynccontextmanager
     async def get(self, chunk_id: str) -> AsyncIterator[Reading]:
         async with self._get_buffers.borrow() as buffer:
-            yield await finish(self._read(chunk_id, buffer))
+            yield await self._read(chunk_id, buffer)
 
     async def head(self, chunk_id: str) -> ChunkInfo | None:
         def read() -> ChunkInfo | None:
@@ -160,7 +160,7 @@ class DiskEngine:
             return None
 
         with self._sources(self._catalogue.chunks, chunk_id) as sources:
-            return await finish(self._threads.io(read)) if sources else None
+            return await self._threads.io(read) if sources else None
 
     async def delete(self, chunk_id: str) -> bool:
         async def delete() -> bool:
@@ -194,7 +194,7 @@ class DiskEngine:
         with self._sources(self._catalogue.acceptors, chunk_id) as sources:
             if not sources:
                 return None
-            return governing(await finish(self._threads.io(read_states, sources, chunk_id)), epoch)
+            return governing(await self._threads.io(read_states, sources, chunk_id), epoch)
 
     async def chunks(
         self, after: str | None, limit: int, *, video_id: str | None = None

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import structlog
 
 from vstack.core.superblock.catalogue import Superblock
-from vstack.core.superblock.footer import Entry
+from vstack.core.superblock.entries import Entry
 from vstack.core.superblock.layout import PAGE_BYTES
 from vstack.core.superblock.record import Record
 from vstack.core.superblock.walk import walk
@@ -61,7 +61,7 @@ class Lister:
         if superblock.is_sealed:
             entries = await self._threads.io(_sealed_entries, self._volume.files[slot], superblock)
         else:
-            entries = sorted(superblock.entries(), key=lambda entry: entry.page)
+            entries = sorted(superblock.entries, key=lambda entry: entry.page)
         live: list[Entry] = []
         for entry in entries:
             if entry.page >= page and wanted(entry) and self._volume.catalogue.is_live(slot, entry):

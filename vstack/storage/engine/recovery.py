@@ -19,7 +19,7 @@ from vstack.core.superblock import header as headers
 from vstack.core.superblock import record as records
 from vstack.core.superblock.allocator import Allocator
 from vstack.core.superblock.catalogue import Catalogue, Superblock
-from vstack.core.superblock.footer import Entry
+from vstack.core.superblock.entries import Entry, EntryLog
 from vstack.core.superblock.header import State, SuperblockHeader
 from vstack.core.superblock.index import CompactIndex
 from vstack.core.superblock.layout import DATA_OFFSET, PAGE_BYTES, unpack
@@ -59,9 +59,14 @@ class _Recovery:
 def recover(disk: Disk, identity: DiskIdentity, clock_ms: Callable[[], int]) -> Volume:
     """The volume with everything that was ever acknowledged. SettingsError, OSError."""
     recovery = _Recovery(disk, identity, Catalogue(bytes.fromhex(identity.hash_key)))
-    _open_files(recovery)
-    _load_snapshot(recovery)
-    _replay(recovery)
+    try:
+        _open_files(recovery)
+        _load_snapshot(recovery)
+        _replay(recovery)
+    except BaseException:
+        for file in recovery.files.values():
+            file.close()
+        raise
     return Volume(
         disk,
         identity,
@@ -153,7 +158,7 @@ def _superblock(header: SuperblockHeader, covered: Covered) -> Superblock:
         slot=covered.slot,
         header=header,
         append_offset=covered.offset,
-        packed_entries=bytearray(covered.packed_entries),
+        entries=EntryLog.load(covered.entries),
         live_records=covered.live_records,
         live_bytes=covered.live_bytes,
         quarantined_bytes=covered.quarantined_bytes,
@@ -203,7 +208,7 @@ def _sealed(recovery: _Recovery, slot: int, covered: Covered | None) -> Iterator
         superblock.quarantined_bytes = sum(gap.length_bytes for gap in walked.gaps)
         for gap in walked.gaps:
             log.warning("quarantined bytes", slot=slot, offset=gap.offset, length_bytes=gap.length_bytes)
-    superblock.packed_entries.clear()
+    superblock.entries = EntryLog()
     return ((entry, slot) for entry in entries if not _is_covered(entry, covered))
 
 

@@ -1,7 +1,12 @@
-"""The threads that blocking calls run in, and finishing them when the caller gives up."""
+"""The threads that blocking calls run in, and finishing what was begun when the caller gives up.
+
+A thread that reads into or writes from a buffer cannot be called back. So a cancelled caller waits for it all the same
+and is cancelled afterwards; until then its buffers, locks and pins stay its own.
+"""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
@@ -10,7 +15,7 @@ T = TypeVar("T")
 
 
 class Threads:
-    """`io` serves reads and writes; flushes and maintenance have a thread each, so that neither waits in a queue."""
+    """`io` serves reads and writes; flushes and upkeep have a thread each, so that neither waits in a queue."""
 
     def __init__(self, io: Executor, flush: Executor, upkeep: Executor) -> None:
         self._io = io
@@ -25,14 +30,14 @@ class Threads:
             ThreadPoolExecutor(1, "disk-upkeep"),
         )
 
-    async def io(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._io, lambda: call(*args, **kwargs))
+    def io(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        return _run(self._io, lambda: call(*args, **kwargs))
 
-    async def flush(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._flush, lambda: call(*args, **kwargs))
+    def flush(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        return _run(self._flush, lambda: call(*args, **kwargs))
 
-    async def upkeep(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._upkeep, lambda: call(*args, **kwargs))
+    def upkeep(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        return _run(self._upkeep, lambda: call(*args, **kwargs))
 
     def stop(self) -> None:
         for executor in (self._io, self._flush, self._upkeep):
@@ -40,23 +45,21 @@ class Threads:
 
 
 async def finish(work: Coroutine[object, object, T]) -> T:
-    """Run `work` to its end even if the caller is cancelled meanwhile; the cancellation is raised afterwards.
+    """Run `work` to its end even if the caller is cancelled meanwhile."""
+    return await _completed(asyncio.ensure_future(work))
 
-    A thread that reads into or writes from a buffer cannot be called back, so the buffer must stay borrowed until then.
-    """
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            if task.done():
-                break
-            cancelled = error
-        except BaseException:  # noqa: BLE001 - `task` holds it and raises it below
-            break
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()
-        raise cancelled
-    return task.result()
+
+async def _run(executor: Executor, call: Callable[[], T]) -> T:
+    return await _completed(asyncio.get_running_loop().run_in_executor(executor, call))
+
+
+async def _completed(future: "asyncio.Future[T]") -> T:
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        while not future.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([future])
+        if not future.cancelled():
+            future.exception()  # seen: the caller has gone
+        raise

@@ -18,6 +18,7 @@ import structlog
 
 from vstack.core.superblock.allocator import RESERVED_SUPERBLOCKS
 from vstack.core.superblock.catalogue import Superblock
+from vstack.core.superblock.entries import EntryLog
 from vstack.core.superblock.footer import Footer
 from vstack.core.superblock.header import COMPAT_FILLED, State, SuperblockHeader
 from vstack.core.superblock.layout import DATA_OFFSET
@@ -126,6 +127,8 @@ class Upkeep:
                         raise StorageFullError("no superblock is left that this write may take")
                 if not self._allocator.can_place(pages, use_reserve=use_reserve):
                     await self._open_one()
+                if not self._allocator.can_place(pages, use_reserve=use_reserve):
+                    raise StorageFullError("the superblocks are too small for this write")
             except OSError as error:
                 self._give_up(error)
                 self._volume.check_writable()
@@ -182,7 +185,7 @@ class Upkeep:
 
     async def _seal(self, superblock: Superblock) -> None:
         """Footer first, then the header that says there is one."""
-        entries = sorted(superblock.entries(), key=lambda entry: entry.sequence)
+        entries = sorted(superblock.entries, key=lambda entry: entry.sequence)
         footer = Footer(tuple(entries), superblock.append_offset, superblock.quarantined_bytes)
         sealed = replace(superblock.header, state=State.SEALED, sequence=self._take_sequence())
         file = self._volume.files[superblock.slot]
@@ -193,7 +196,7 @@ class Upkeep:
 
         await self._threads.upkeep(seal)
         superblock.header = sealed
-        superblock.packed_entries = bytearray()
+        superblock.entries = EntryLog()
 
     async def _recycle(self, superblock: Superblock) -> None:
         header = self._birth.free(self._take_sequence(), superblock.header.superblock_bytes, filled=True)

@@ -21,7 +21,7 @@ from vstack.core.paxos.acceptor import AcceptorState
 from vstack.core.superblock import record as records
 from vstack.core.superblock.allocator import Allocator, Reservation
 from vstack.core.superblock.catalogue import Catalogue
-from vstack.core.superblock.footer import Entry
+from vstack.core.superblock.entries import Entry
 from vstack.core.superblock.header import SuperblockHeader
 from vstack.core.superblock.layout import PAGE_BYTES, unpack
 from vstack.core.superblock.record import AcceptorBody, Body, ChunkBody, Record, Stamp
