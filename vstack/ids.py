@@ -20,6 +20,17 @@ _CHUNK = re.compile(r"(?P<video>[A-Za-z0-9_-]{1,50})-chunk-(?P<number>[0-9]{3,7}
 Identifier = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?![\s\S])", min_length=1, max_length=64)]
 """An id as a field or path parameter: checked while decoding, shown in /openapi.json."""
 
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_PORT = r"(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+BaseUrl = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=rf"^https?://(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\])(?::{_PORT})?(?![\s\S])",
+        max_length=256,
+    ),
+]
+"""The URL of a service: scheme, host, port, no path. Of an IPv6 address only the characters are checked."""
+
 
 def new_video_id() -> str:
     """A fresh random video id (UUID 4)."""

@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal, TypeVar
 import msgspec
 
 from vstack.errors import SettingsError
+from vstack.ids import BaseUrl
 from vstack.units import GIB, MIB
 
 MIN_CLUSTER_KEY_BYTES: Final = 16
@@ -25,10 +26,7 @@ _PASSWORD_KEYWORD = re.compile(r"((?:^|[\s?&])(?:ssl)?password\s*=\s*)('(?:[^'\\
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
-HttpUrl = Annotated[str, msgspec.Meta(pattern=r"^https?://[A-Za-z0-9_.:\[\]-]+(?![\s\S])", max_length=256)]
-"""The base URL of a service: scheme, host, port, no path."""
-
-MetadataUrls = Annotated[tuple[HttpUrl, ...], msgspec.Meta(min_length=1, max_length=16)]
+MetadataUrls = Annotated[tuple[BaseUrl, ...], msgspec.Meta(min_length=1, max_length=16)]
 NodeName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?![\s\S])")]
 
 
@@ -69,7 +67,7 @@ class StorageSettings(Common, frozen=True, kw_only=True):
     metadata_urls: MetadataUrls
     port: Port = 8081
     node_id: NodeName | None = None
-    public_url: HttpUrl | None = None
+    public_url: BaseUrl | None = None
     host_id: str | None = None
     zone: str = ""
     superblock_bytes: Annotated[int, msgspec.Meta(ge=8 * MIB, le=4 * GIB, multiple_of=MIB)] = 1 * GIB

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import msgspec
 
+from vstack.ids import BaseUrl
 from vstack.units import MAX_TITLE_CHARS
 
 
@@ -24,9 +25,7 @@ _PRINTABLE = r"^[^\x00-\x1f\x7f]*(?![\s\S])"
 
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TITLE_CHARS, pattern=_PRINTABLE)]
 ShortText = Annotated[str, msgspec.Meta(max_length=256, pattern=_PRINTABLE)]
-NodeUrl = Annotated[
-    str, msgspec.Meta(min_length=8, max_length=256, pattern=r"^https?://[A-Za-z0-9_.:\[\]-]+(?![\s\S])")
-]
+NodeUrl = BaseUrl
 Checksum = Annotated[str, msgspec.Meta(pattern=r"^(sha256:)?[0-9a-fA-F]{64}(?![\s\S])")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
