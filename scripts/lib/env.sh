@@ -28,10 +28,24 @@ make_venv() {
   [ -x "$venv/bin/python" ] && "$venv/bin/python" -m pip --version >/dev/null 2>&1 && return
   python=$(find_python)
   rm -rf "$venv"
-  if ! "$python" -m venv "$venv" 2>/dev/null; then
-    rm -rf "$venv"
+  "$python" -m venv "$venv" 2>/dev/null || make_venv_without_ensurepip "$python" ||
     die "Python cannot make virtual environments here. On Debian or Ubuntu: apt-get install python3-venv"
-  fi
+}
+
+# A Debian without python3-venv has the module venv but no pip to put in. It comes from a pip that is there, or from
+# Debian's package of pip's wheel, which is unpacked and not installed: no root needed.
+make_venv_without_ensurepip() {
+  local unpacked="$venv/debian" wheel
+  rm -rf "$venv"
+  "$1" -m venv --without-pip "$venv" 2>/dev/null || return
+  "$1" -m pip --python "$venv/bin/python" --no-cache-dir --quiet install pip 2>/dev/null && return
+  mkdir "$unpacked"
+  (cd "$unpacked" && apt-get download -qq python3-pip-whl >/dev/null 2>&1 && dpkg-deb -x ./*.deb .) &&
+    wheel=$(compgen -G "$unpacked/usr/share/python-wheels/pip-*.whl") &&
+    "$venv/bin/python" "$wheel/pip" --no-cache-dir --quiet install --no-index "$wheel" &&
+    rm -rf "$unpacked" && return
+  rm -rf "$venv"
+  return 1
 }
 
 # install_lock FILE: what the lock file names, unless that was done for this very content.
