@@ -201,6 +201,12 @@ class Cluster:
         )
         return Video(self, facts, Generation(facts.generation, nodes))
 
+    async def metric(self, name: str) -> float:
+        """The sum of one of the first instance's own metrics over all labels."""
+        text = (await self.api.call("GET", "/metrics")).body
+        samples = [line for line in text.splitlines() if line.startswith(f"vstack_metadata_{name}")]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in samples)
+
     async def sql(self, statement: str, *params: object) -> list[tuple[Any, ...]]:
         """Run a statement on the database, past the service."""
         async with self.api.db.connection() as connection:

@@ -69,6 +69,8 @@ async def test_unfinished_chunks_go_too(cluster: Cluster) -> None:
     assert await stored(cluster, video) == set()
     assert await states(cluster, video.chunk_id(0)) == [True] * 3
     assert await states(cluster, video.chunk_id(1)) == [True] * 3
+    assert await cluster.metric("consensus_decisions_total") == 2, "both were decided, so that no late commit can win"
+    assert await cluster.metric("reaper_objects_total") == 3
 
 
 async def test_a_failed_upload_keeps_its_row_but_no_data(cluster: Cluster) -> None:

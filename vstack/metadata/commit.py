@@ -178,7 +178,7 @@ class Committer:
         if not await chunks.record(self._db, instance, chosen, decree, durable):
             rows = await chunks.claims(self._db, instance.chunk_id, decree.video_id, decree.sequence_num)
             if not any(row.chunk_id == instance.chunk_id and row.decree == chosen for row in rows):
-                log.error("chosen_value_without_row", chunk_id=instance.chunk_id, rows=[row.chunk_id for row in rows])
+                log.warning("chosen_value_without_row", chunk_id=instance.chunk_id, rows=[row.chunk_id for row in rows])
                 raise ConflictError(
                     f"video {decree.video_id} takes no more chunks, or has another number {decree.sequence_num}"
                 )
