@@ -53,7 +53,10 @@ class Killed:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demonstration; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.file is not None and not options.file.is_file():
+        parser.error(f"there is no file {options.file}")
     logs.configure("run", "error")
     shown: list[bool] = []
     try:

@@ -117,6 +117,9 @@ class Cluster:
         if self._postgres is not None:
             await self._postgres.process.stop()
 
+    def _processes(self) -> list[Process]:
+        return [*self._services.values(), *([self._postgres.process] if self._postgres is not None else [])]
+
     async def _start(self, name: str) -> None:
         process = self._services[name]
         await process.start()
@@ -136,7 +139,7 @@ class Cluster:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + READY_TIMEOUT_S
         while (what := await missing()) is not None:
-            for process in self._services.values():
+            for process in self._processes():
                 if process.ended:
                     await process.wait()
                     raise SettingsError(f"{process.name} did not start: {process.last_line.removeprefix('vstack: ')}")

@@ -31,12 +31,12 @@ class BoundedLog:
         self._tail = b""
 
     def write(self, data: bytes) -> None:
-        if self._file.tell() + len(data) > self._limit_bytes:
-            self._file.close()
-            self._path.replace(self._path.with_name(self._path.name + ".1"))
-            self._file = self._path.open("ab", buffering=0)
-        self._file.write(data)
         self._tail = (self._tail + data)[-_TAIL_BYTES:]
+        if self._file.tell() + len(data) > self._limit_bytes:
+            self._path.replace(self._path.with_name(self._path.name + ".1"))
+            full, self._file = self._file, self._path.open("ab", buffering=0)
+            full.close()
+        self._file.write(data)
 
     def last_line(self) -> str:
         """The last line written in this run, "" before the first."""
@@ -114,6 +114,7 @@ class Process:
         """Wait for its end; the exit status, negative for a signal. Its output is in the log when this returns."""
         assert self._process is not None
         status = await self._process.wait()
+        self._forget_pid(self._process.pid)
         if self._pump is not None:
             await asyncio.wait([self._pump], timeout=DRAIN_TIMEOUT_S)
         return status
@@ -144,12 +145,20 @@ class Process:
             self._pump = None
         if self._log is not None:
             self._log.close()
-        self._pid_path.unlink(missing_ok=True)
+        if self._process is not None:
+            self._forget_pid(self._process.pid)
+
+    def _forget_pid(self, pid: int) -> None:
+        """Remove the pid file unless it is already that of a successor: the number may soon belong to a stranger."""
+        if self._pid_path.exists() and self._pid_path.read_text() == f"{pid}\n":
+            self._pid_path.unlink()
 
 
 async def _copy(source: asyncio.StreamReader, log: BoundedLog) -> None:
     while data := await source.read(_PIECE_BYTES):
-        log.write(data)
+        # On a full disk the log has a gap; a pipe that nobody reads would stop the service.
+        with contextlib.suppress(OSError):
+            log.write(data)
 
 
 def describe_exit(status: int) -> str:

@@ -55,6 +55,15 @@ def test_a_log_keeps_to_its_limit(tmp_path: Path) -> None:
     assert log.last_line() == "line 099 of this log"
 
 
+async def test_a_log_that_cannot_be_written_does_not_stop_the_program(directory: Path) -> None:
+    (directory / "logs" / "full.log").symlink_to("/dev/full")
+    process = python("full", directory, "print('x' * 1_000_000); print('done')")
+    await process.start()
+    assert await process.wait() == 0
+    assert process.last_line == "done"
+    await process.stop()
+
+
 async def test_both_outputs_go_to_the_log(directory: Path) -> None:
     process = python("both", directory, "import sys; print('out'); sys.stderr.write('err\\n'); sys.exit(3)")
     await process.start()
@@ -75,6 +84,7 @@ async def test_it_can_be_killed_and_started_again(directory: Path) -> None:
         process.signal(signal.SIGKILL)
         assert await process.wait() == -signal.SIGKILL
         assert not process.running
+        assert not (directory / "run" / "again.pid").exists(), "the number may soon belong to another program"
     await process.stop()
     assert (directory / "logs" / "again.log").read_text() == "up\nup\n"
 
