@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from vstack.errors import VStackError
+from vstack.errors import SettingsError, VStackError
 from vstack.rpc.http import new_session
 from vstack.rpc.metadata import MetadataClient
 from vstack.rpc.storage import StorageClient
@@ -55,7 +56,10 @@ log = structlog.get_logger()
 
 
 async def make_app(settings: UploaderSettings) -> web.Application:
-    """The service; SettingsError where its directory cannot be used."""
+    """The service; SettingsError where its directory or its programs cannot be used."""
+    for program in (settings.ffmpeg, settings.ffprobe):
+        if shutil.which(program) is None:
+            raise SettingsError(f"cannot find the program {program}")
     registry = service_metrics.new_registry("uploader")
     metrics = Metrics(registry)
     app = service_app.build("uploader", ENDPOINTS, registry=registry, cors_origin=settings.cors_origin)

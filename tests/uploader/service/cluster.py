@@ -113,6 +113,7 @@ class FakeMetadata:
         self.deleted: list[str] = []
         self.changes: list[wire.StatusChange] = []
         self.refuse_commit: VStackError | None = None
+        self.refuse_delete: VStackError | None = None
         self.consensus: Consensus | None = None
 
     @property
@@ -176,6 +177,8 @@ class FakeMetadata:
 
     async def delete_video(self, _request: web.Request, *, video_id: Identifier) -> None:
         self._require(video_id)
+        if self.refuse_delete is not None:
+            raise self.refuse_delete
         del self.videos[video_id], self.statuses[video_id]
         self.deleted.append(video_id)
 

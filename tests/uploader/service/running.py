@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from vstack.dev import programs
 from vstack.rpc.http import new_session
 from vstack.rpc.uploader import UploaderClient
 from vstack.service.runner import serving
@@ -19,8 +20,11 @@ BOUNDARY = "the-boundary"
 
 
 def settings_for(directory: Path, *metadata_urls: str, **changes: Any) -> UploaderSettings:
+    media = programs.media()
     fields: dict[str, Any] = {
         "data_dir": str(directory / "uploader"),
+        "ffmpeg": media.ffmpeg,
+        "ffprobe": media.ffprobe,
         "metadata_urls": metadata_urls or ("http://127.0.0.1:9",),
     }
     return UploaderSettings(**{**fields, **changes})
