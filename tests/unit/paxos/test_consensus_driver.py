@@ -256,10 +256,10 @@ async def test_cancelling_a_decision_cancels_its_requests(acceptors: Acceptors) 
 
 
 async def test_proposers_that_race_agree() -> None:
-    """Eight drivers, each with a wish of its own and some of them with one proposer id, at 60 chunks."""
+    """Eight drivers, each with a wish of its own and some of them with one proposer id, at 20 chunks."""
     acceptors = Acceptors(NODES)
     drivers = [driver(acceptors, proposer_id=number // 2) for number in range(8)]
-    for number in range(60):
+    for number in range(20):
         instance = Instance(f"chunk-{number}", 0, (FIVE if number % 2 else THREE).config)
         wishes = [f"wish {one} of {number}".encode() for one in range(len(drivers))]
         chosen = await asyncio.gather(

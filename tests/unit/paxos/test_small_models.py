@@ -230,7 +230,7 @@ def forgets_acceptances(state: AcceptorState | None) -> AcceptorState | None:
 RACE_3 = Scenario(3, (*WRITERS, *RECOVERERS), late_answers=False, learning=False)
 RACE_5 = Scenario(5, (*WRITERS, recoverer(b"x")), late_answers=False, learning=False)
 HEARD_3 = Scenario(3, (*WRITERS, listener(b"x")), late_answers=False)
-ROUNDS_3 = Scenario(3, (*WRITERS, recoverer(b"x", 2)), learning=False)
+ROUNDS_3 = Scenario(3, (writer(b"v"), recoverer(b"x", 2)), learning=False)
 DUEL_3 = Scenario(3, (recoverer(b"x"), recoverer(b"y"), recoverer(b"z")), learning=False)
 SAME_ID_3 = Scenario(
     3, (recoverer(b"x", proposer_id=7), recoverer(b"y", proposer_id=7), recoverer(b"z", proposer_id=8)), learning=False

@@ -252,8 +252,13 @@ class ChunkLife(RuleBasedStateMachine):
                 assert proven is None or {proven} == self.chosen(instance.epoch)
 
 
-ChunkLife.TestCase.settings = settings(max_examples=200, stateful_step_count=30)
+ChunkLife.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 TestChunkLife = ChunkLife.TestCase
+
+
+@pytest.mark.slow
+def test_many_lives_of_a_chunk() -> None:
+    run_state_machine_as_test(ChunkLife, settings=settings(max_examples=2000, stateful_step_count=50))
 
 
 def test_a_node_that_looks_up_only_the_epoch_itself_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
