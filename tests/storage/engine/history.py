@@ -5,6 +5,7 @@ hold the value that was acknowledged last, or one whose event had begun and was 
 """
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tests.storage.engine.simulation import SimulatedDisk
@@ -69,9 +70,7 @@ class History:
         return values
 
     def pending(self, changes: int) -> list[Event]:
-        return [
-            event for event in self.events if event.start < changes and (event.end is None or event.end > changes)
-        ]
+        return [event for event in self.events if event.start < changes and (event.end is None or event.end > changes)]
 
     def _journalled(self, states: "list[AcceptorState] | tuple[AcceptorState, ...]") -> dict[Register, Value]:
         sets: dict[Register, Value] = {}
@@ -87,7 +86,7 @@ class History:
         return sets
 
     @contextlib.contextmanager
-    def _event(self, sets: dict[Register, Value]):  # type: ignore[no-untyped-def]
+    def _event(self, sets: dict[Register, Value]) -> Iterator[None]:
         event = Event(sets, len(self.disk.journal))
         self.events.append(event)
         yield

@@ -319,5 +319,3 @@ class InlineExecutor(Executor):
 
 def inline_threads() -> Threads:
     return Threads(InlineExecutor(), InlineExecutor(), InlineExecutor())
-
-

@@ -133,7 +133,9 @@ class EngineMachine(RuleBasedStateMachine):
         self.history = History(disk)
         self.history.events = [Event({register: value}, -1, 0) for register, value in values.items()]
         self.history.states = {
-            chunk_id: value for (kind, chunk_id), value in values.items() if kind == "states" and isinstance(value, frozenset)
+            chunk_id: value
+            for (kind, chunk_id), value in values.items()
+            if kind == "states" and isinstance(value, frozenset)
         }
         self.engine = self._open()
 

@@ -24,7 +24,9 @@ async def open_simulated(disk: SimulatedDisk, *, limits: Limits = LIMITS, seed: 
     return await open_on(disk, inline_threads(), limits, node_id="n", sources=sources)
 
 
-def state(chunk_id: str, ballot: int = 0, *, epoch: int = 0, learned: bool = False, retired: bool = False) -> AcceptorState:
+def state(
+    chunk_id: str, ballot: int = 0, *, epoch: int = 0, learned: bool = False, retired: bool = False
+) -> AcceptorState:
     value = None if retired else f"value of {chunk_id} at {ballot}".encode()
     accepted = -1 if retired else ballot
     return AcceptorState(Instance(chunk_id, epoch, CONFIG), accepted, accepted, value, learned, retired)
@@ -45,7 +47,9 @@ async def live(history: History, *, scale: int = 1) -> None:
     disk = history.disk
     engine = await open_simulated(disk, seed=1)
     await history.put(engine, name(0), data(0, 3), state(name(0)))
-    await asyncio.gather(*(history.put(engine, name(n), data(n, n % 4 + 1), state(name(n))) for n in range(1, 6 * scale)))
+    await asyncio.gather(
+        *(history.put(engine, name(n), data(n, n % 4 + 1), state(name(n))) for n in range(1, 6 * scale))
+    )
     await history.journal(engine, *(state(name(n), learned=True) for n in range(3)))
     await asyncio.gather(history.delete(engine, name(1)), history.put(engine, name(100), data(100, 12)))
     for n in range(101, 112):
@@ -55,7 +59,9 @@ async def live(history: History, *, scale: int = 1) -> None:
     await engine.close()
 
     engine = await open_simulated(disk, seed=2)
-    await asyncio.gather(history.put(engine, name(200), data(200, 9)), history.journal(engine, state(name(3), retired=True)))
+    await asyncio.gather(
+        history.put(engine, name(200), data(200, 9)), history.journal(engine, state(name(3), retired=True))
+    )
     await history.delete(engine, name(1))
     await asyncio.gather(*(history.put(engine, name(n), data(n, 9)) for n in (201, 202, 203)))
     await asyncio.gather(*(history.delete(engine, name(n)) for n in (110, 111, 200, 201)))

@@ -44,7 +44,7 @@ class IndexMachine(RuleBasedStateMachine):
         for key_hash, found in self.model.items():
             assert sorted(self.index.find(key_hash)) == sorted(found)
         assert len(self.index) == sum(map(len, self.model.values()))
-        assert sorted(self.index.items()) == sorted((h, l) for h, found in self.model.items() for l in found)
+        assert sorted(self.index.items()) == sorted((key, at) for key, found in self.model.items() for at in found)
 
 
 TestIndexMachine = IndexMachine.TestCase

@@ -12,7 +12,7 @@ from crc32c import crc32c
 
 from vstack.core.superblock.entries import Entry, EntryLog, unpack
 from vstack.core.superblock.header import SuperblockHeader
-from vstack.core.superblock.layout import FOOTER_BYTES, PAGE_BYTES
+from vstack.core.superblock.layout import FOOTER_BYTES, PAGE_BYTES, Bytes
 
 MAGIC: Final = b"VSTACKFT"
 
@@ -53,7 +53,7 @@ def encode(header: SuperblockHeader, footer: Footer) -> bytes | None:
     return bytes(page)
 
 
-def decode(footer: bytes | memoryview, header: SuperblockHeader) -> Footer | None:
+def decode(footer: Bytes, header: SuperblockHeader) -> Footer | None:
     """The footer of this superblock, None where it has no valid one."""
     view = memoryview(footer)
     magic, checksum, uuid, append_offset, quarantined_bytes, count, packed_bytes = _FIXED.unpack_from(view)

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from crc32c import crc32c
 
-from vstack.core.superblock.layout import FORMAT_VERSION, MAX_SUPERBLOCK_BYTES, MIN_SUPERBLOCK_BYTES, PAGE_BYTES
+from vstack.core.superblock.layout import FORMAT_VERSION, MAX_SUPERBLOCK_BYTES, MIN_SUPERBLOCK_BYTES, PAGE_BYTES, Bytes
 from vstack.errors import SettingsError
 
 MAGIC: Final = b"VSTACKSB"
@@ -88,7 +88,7 @@ class SuperblockHeader:
         return bytes(page)
 
 
-def decode(page: bytes | memoryview) -> SuperblockHeader | None:
+def decode(page: Bytes) -> SuperblockHeader | None:
     """The header in one page, None where there is no valid one. SettingsError where it needs a newer V-Stack."""
     (
         magic,

@@ -9,6 +9,9 @@ from vstack.units import GIB, KIB, MAX_CHUNK_BYTES
 
 FORMAT_VERSION: Final = 1
 
+Bytes = bytes | bytearray | memoryview
+"""What a decoder reads from."""
+
 PAGE_BYTES: Final = 4 * KIB
 BLOCK_BYTES: Final = 64 * KIB
 """What one crc32c of a payload covers."""

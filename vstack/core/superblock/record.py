@@ -19,7 +19,7 @@ from crc32c import crc32c
 from vstack.core.paxos.acceptor import AcceptorState
 from vstack.core.paxos.config import Config
 from vstack.core.paxos.messages import MAX_VALUE_BYTES, Instance
-from vstack.core.superblock.layout import BLOCK_BYTES, MAX_BATCH_RECORDS, PAGE_BYTES, blocks_for, pages_for
+from vstack.core.superblock.layout import BLOCK_BYTES, MAX_BATCH_RECORDS, PAGE_BYTES, Bytes, blocks_for, pages_for
 from vstack.units import MAX_CHUNK_BYTES
 
 MAGIC: Final = b"VSTACKRC"
@@ -202,7 +202,7 @@ def encode_into(page: memoryview, body: Body, stamp: Stamp) -> None:
     struct.pack_into("<I", page, len(MAGIC), crc32c(page[_CRC_START:], stamp.salt, gil_release_mode=_HOLD_GIL))
 
 
-def decode(page: bytes | memoryview, superblock_uuid: UUID, salt: int) -> Record | None:
+def decode(page: Bytes, superblock_uuid: UUID, salt: int) -> Record | None:
     """The record header in `page` if it is a valid one of this superblock, else None."""
     view = memoryview(page)[:PAGE_BYTES]
     if bytes(view[: len(MAGIC)]) != MAGIC:

@@ -14,11 +14,11 @@ from typing import Final
 
 from vstack.core.superblock import record as records
 from vstack.core.superblock.header import SuperblockHeader
-from vstack.core.superblock.layout import DATA_OFFSET, PAGE_BYTES, data_end
+from vstack.core.superblock.layout import DATA_OFFSET, PAGE_BYTES, Bytes, data_end
 from vstack.core.superblock.record import Record
 from vstack.units import MIB
 
-Read = Callable[[int, int], bytes | memoryview]
+Read = Callable[[int, int], Bytes]
 """read(offset, length): exactly these bytes, or OSError. The result may be overwritten by the next call."""
 
 _STEP_BYTES: Final = 16 * PAGE_BYTES
