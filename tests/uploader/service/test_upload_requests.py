@@ -276,7 +276,9 @@ async def test_a_client_that_stops_sending_is_given_up(service: Service, monkeyp
     assert not service.received
 
 
-@pytest.mark.parametrize("path", ["/upload/status/unknown", f"/upload/status/{uuid.uuid4()}", "/nothing"])
+@pytest.mark.parametrize(
+    "path", ["/upload/status/unknown", "/upload/status/00000000-0000-4000-8000-000000000000", "/nothing"]
+)
 async def test_unknown_things_are_404(service: Service, path: str) -> None:
     answer = await service.get(path)
     assert answer.status == 404
