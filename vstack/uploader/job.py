@@ -8,7 +8,7 @@ video is active.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -86,6 +86,21 @@ class Workshop:
             await self._give_up(tracker, "internal error", "failed")
 
     async def _process(self, tracker: Tracker) -> None:
+        video_id = tracker.session.video_id
+        async with contextlib.AsyncExitStack() as late_copies:
+            total_chunks, duration_s = await self._distribute(tracker, late_copies)
+            await self.spool.remove(tracker.session.session_id)
+            await tracker.move("finalizing", total_chunks=total_chunks)
+            await self._activate(video_id, total_chunks, duration_s)
+            await tracker.move("completed", registered=False, finished_at_s=time.time())
+            self.cluster.metrics.uploads.labels("completed").inc()
+            log.info("upload_completed", total_chunks=total_chunks)
+
+    async def _distribute(self, tracker: Tracker, late_copies: contextlib.AsyncExitStack) -> tuple[int, float]:
+        """Cut the file and commit all its chunks; how many there were, and their duration in seconds.
+
+        The video is registered once ffprobe has accepted the file and ffmpeg has made its first chunk.
+        """
         session = tracker.session
         path = self.spool.path(session.session_id)
         await tracker.move("processing", begun=True)
@@ -97,14 +112,10 @@ class Workshop:
             target = Target.of(await self._register(session, plan.duration_s), session.title)
             await tracker.move("uploading_chunks")
             share = _Share(tracker, plan.duration_s)
-            async with Distributor(target, self.cluster, share.committed) as distributor:
-                total_chunks = await distributor.write_all(_chain(first, chunks))
-                await self.spool.remove(session.session_id)
-                await tracker.move("finalizing", total_chunks=total_chunks)
-                await self._activate(session.video_id, total_chunks, share.duration_ms / 1000)
-                await tracker.move("completed", registered=False, finished_at_s=time.time())
-                self.cluster.metrics.uploads.labels("completed").inc()
-                log.info("upload_completed", total_chunks=total_chunks)
+            distributor = await late_copies.enter_async_context(Distributor(target, self.cluster, share.committed))
+            async with contextlib.aclosing(_chain(first, chunks)) as all_chunks:
+                total_chunks = await distributor.write_all(all_chunks)
+        return total_chunks, share.duration_ms / 1000
 
     @contextlib.asynccontextmanager
     async def _cutting(self, path: Path, plan: media.Plan) -> AsyncIterator[AsyncIterator[PackedChunk]]:
@@ -219,7 +230,7 @@ class _Share:
         await self._tracker.move("uploading_chunks", fraction, chunks_committed=self._chunks)
 
 
-async def _chain(first: PackedChunk, rest: AsyncIterator[PackedChunk]) -> AsyncIterator[PackedChunk]:
+async def _chain(first: PackedChunk, rest: AsyncIterator[PackedChunk]) -> AsyncGenerator[PackedChunk, None]:
     yield first
     async for chunk in rest:
         yield chunk
