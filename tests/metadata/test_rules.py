@@ -208,14 +208,14 @@ def test_when_a_video_is_whole(chunks: int, highest: int, last: int, marks: int,
 
 
 def test_replicas_in_the_order_of_their_nodes_health() -> None:
-    by_id = {
-        "a": node("a", heartbeat_age_s=20.0),
-        "b": node("b"),
-        "c": node("c", heartbeat_age_s=99.0),
-        "d": node("d", superseded=True),
+    by_key = {
+        1: node("a", heartbeat_age_s=20.0),
+        2: node("b"),
+        3: node("c", heartbeat_age_s=99.0),
+        4: node("d", superseded=True),
     }
-    assert manifest.replica_urls(["a", "b", "c"], by_id) == ("http://b:1", "http://a:1")
-    assert manifest.replica_urls(["c", "d"], by_id) == ("http://c:1",)
+    assert manifest.replica_urls([1, 2, 3], by_key) == ("http://b:1", "http://a:1")
+    assert manifest.replica_urls([3, 4], by_key) == ("http://c:1",)
 
 
 def test_redundancy_policy() -> None:

@@ -41,7 +41,7 @@ class PlacedPiece:
     """One copy or fragment as placed. `checksum` is hex."""
 
     fragment_index: int
-    node_id: str
+    node_key: int
     status: Literal["active", "missing"]
     size_bytes: int
     checksum: str

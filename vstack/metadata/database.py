@@ -65,7 +65,6 @@ class Database:
                 "application_name": "vstack-metadata",
             },
             configure=_configure,
-            check=AsyncConnectionPool.check_connection,
             timeout=ACQUIRE_TIMEOUT_S,
             max_waiting=MAX_WAITING,
             reconnect_timeout=WATCH_INTERVAL_S,
@@ -176,6 +175,7 @@ class Database:
             await self._set_away("unusable")
         else:
             if not self._available:
+                await self._pool.check()  # throw away what the outage has cut
                 log.info("database_available")
             self._available = True
 

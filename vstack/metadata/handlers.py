@@ -121,9 +121,8 @@ async def get_fragments(request: web.Request, *, chunk_id: Identifier) -> wire.C
     """The fragments of an erasure-coded chunk; none for a replicated one."""
     db = request.app[METADATA].db
     placed = await chunks.placed(db, chunk_id)
-    by_id = {node.node_id: node for node in await nodes.all_nodes(db)}
-    pieces = [(piece.fragment_index, piece.node_id, piece.status, piece.size_bytes, piece.checksum) for piece in placed]
-    return wire.ChunkFragments(chunk_id=chunk_id, fragments=manifest.fragments(chunk_id, pieces, by_id))
+    by_key = {node.node_key: node for node in await nodes.all_nodes(db)}
+    return wire.ChunkFragments(chunk_id=chunk_id, fragments=manifest.fragments(chunk_id, placed, by_key))
 
 
 async def get_consensus(request: web.Request, *, chunk_id: Identifier) -> wire.ConsensusState:

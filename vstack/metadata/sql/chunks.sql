@@ -37,25 +37,21 @@ SELECT chunk_key FROM chunk
 
 -- name: placements
 -- The copies and fragments of one chunk, as placed.
-SELECT r.fragment_index, n.node_id, r.status, coalesce(r.size_bytes, c.size_bytes) AS size_bytes,
+SELECT r.fragment_index, r.node_key, r.status, coalesce(r.size_bytes, c.size_bytes) AS size_bytes,
        encode(coalesce(r.checksum, c.checksum), 'hex') AS checksum
 FROM chunks c
 JOIN replicas r USING (chunk_key)
-JOIN nodes n USING (node_key)
 WHERE c.chunk_id = %(chunk_id)s
-ORDER BY r.fragment_index, n.node_id
+ORDER BY r.fragment_index, r.node_key
 
 -- name: manifest
-SELECT c.chunk_id, c.sequence_num, c.mode, c.size_bytes, encode(c.checksum, 'hex') AS checksum, c.duration_ms,
-       c.segment, c.init_size_bytes,
-       array_agg(n.node_id ORDER BY r.fragment_index, n.node_id) AS node_ids,
-       array_agg(r.fragment_index ORDER BY r.fragment_index, n.node_id) AS fragment_indexes,
-       array_agg(r.status ORDER BY r.fragment_index, n.node_id) AS statuses,
-       array_agg(coalesce(r.size_bytes, c.size_bytes) ORDER BY r.fragment_index, n.node_id) AS sizes,
-       array_agg(encode(coalesce(r.checksum, c.checksum), 'hex') ORDER BY r.fragment_index, n.node_id) AS checksums
+-- Ordered by number. Most chunks have copies only, so that theirs is one small array and there is no JSON to make.
+SELECT c.chunk_id, c.sequence_num, c.mode, c.size_bytes, c.checksum, c.duration_ms, c.segment, c.init_size_bytes,
+       array_agg(r.node_key) FILTER (WHERE r.fragment_index = -1 AND r.status = 'active') AS copies,
+       json_agg(json_build_array(r.fragment_index, r.node_key, r.status, r.size_bytes, encode(r.checksum, 'hex'))
+                ORDER BY r.fragment_index, r.node_key) FILTER (WHERE r.fragment_index >= 0) AS fragments
 FROM chunks c
 JOIN replicas r USING (chunk_key)
-JOIN nodes n USING (node_key)
 WHERE c.video_id = %(video_id)s
 GROUP BY c.chunk_key
 ORDER BY c.sequence_num
