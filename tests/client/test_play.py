@@ -114,6 +114,17 @@ async def test_real_time_playback_does_not_stall_on_a_hung_node(fault: Behaviour
         assert report.elapsed_s >= 2.0
 
 
+async def test_the_request_to_a_hung_node_is_ended_when_the_node_is_left() -> None:
+    async with cluster(chunk_count=12) as made:
+        hung = made.nodes[0]
+        hung.behave = fakes.hang_mid_body
+        playing = asyncio.create_task(play(made, speed=1))
+        await until(lambda: bool(hung.requests) and hung.active == 0)
+        assert not playing.done()
+        playing.cancel()
+        await asyncio.wait({playing})
+
+
 async def test_wrong_bytes_on_every_replica_are_never_handed_out(three: FakeCluster) -> None:
     for node in three.nodes:
         node.behave = fakes.flip_a_bit
@@ -175,10 +186,11 @@ async def test_metadata_may_go_away_while_a_video_plays(three: FakeCluster) -> N
 
 async def test_a_view_is_counted_once_and_only_when_playback_starts(three: FakeCluster) -> None:
     async with SmartClient([three.metadata.url]) as client:
-        await client.prepare(VIDEO, speed=0)
+        session = await client.prepare(VIDEO, speed=0)
         assert three.metadata.views == []
-        await client.play_video(VIDEO, speed=0)
+        await session.run()
         assert three.metadata.views == [VIDEO]
+        assert session._downloads == session._parts == session._ready == {}
 
 
 async def test_several_metadata_urls_are_tried_in_turn(three: FakeCluster) -> None:
@@ -329,6 +341,20 @@ async def test_cancelling_leaves_no_task_and_no_request(three: FakeCluster) -> N
     with pytest.raises(asyncio.CancelledError):
         await playing
     await until(lambda: not any(node.active for node in three.nodes))
+
+
+async def test_a_cancelled_playback_is_off_the_books_of_a_client_that_stays_open(three: FakeCluster) -> None:
+    for node in three.nodes:
+        node.behave = fakes.hang_mid_body
+    async with SmartClient([three.metadata.url]) as client:
+        session = await client.prepare(VIDEO, speed=0)
+        playing = asyncio.create_task(session.run())
+        await until(lambda: sum(node.active for node in three.nodes) >= 3)
+        assert any(record.in_flight for _, record in client.nodes.items())
+        playing.cancel()
+        await asyncio.wait({playing})
+        assert session.over
+        assert not any(record.in_flight for _, record in client.nodes.items())
 
 
 async def test_a_client_that_is_closed_leaves_no_connection(three: FakeCluster) -> None:

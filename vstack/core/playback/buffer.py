@@ -174,7 +174,6 @@ def _advance(state: BufferState, now_s: float) -> tuple[BufferState, tuple[Effec
     )
     if playable_s - elapsed_s > EPSILON_S:
         return state, ()
-    state = replace(state, playhead_s=state.buffered_s)
     if state.complete:
         return replace(state, phase=Phase.ENDED), (Effect.ENDED,)
     stalled_s = elapsed_s - played_s
