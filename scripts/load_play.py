@@ -31,6 +31,7 @@ from vstack.client.session import PlaybackSession
 from vstack.errors import VStackError
 from vstack.rpc.http import new_session
 from vstack.rpc.metadata import MetadataClient
+from vstack.service import logs
 
 CONNECTIONS_PER_HOST: Final = 1024
 PAGE: Final = 1000
@@ -85,6 +86,7 @@ class WorkerReport:
 
 def work(order: Order) -> WorkerReport:
     """Run one worker's viewers in this process."""
+    logs.configure("load", "error")
     started = time.monotonic()
     outcomes = uvloop.run(_watch_all(order))
     usage = resource.getrusage(resource.RUSAGE_SELF)
