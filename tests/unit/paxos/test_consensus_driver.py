@@ -252,7 +252,8 @@ async def test_cancelling_a_decision_cancels_its_requests(acceptors: Acceptors) 
         deciding.cancel()
         with pytest.raises(asyncio.CancelledError):
             await deciding
-    assert asyncio.all_tasks() == {asyncio.current_task()}
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_proposers_that_race_agree() -> None:

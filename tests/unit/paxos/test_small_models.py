@@ -66,6 +66,7 @@ def test_every_interleaving_is_safe(scenario: Scenario) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("scenario", SLOW.values(), ids=SLOW.keys())
 def test_every_interleaving_of_larger_models_is_safe(scenario: Scenario) -> None:
     assert explore(scenario) > 10_000

@@ -258,7 +258,7 @@ TestChunkLife = ChunkLife.TestCase
 
 @pytest.mark.slow
 def test_many_lives_of_a_chunk() -> None:
-    run_state_machine_as_test(ChunkLife, settings=settings(max_examples=2000, stateful_step_count=50))
+    run_state_machine_as_test(ChunkLife, settings=settings(max_examples=500, stateful_step_count=50))
 
 
 def test_a_node_that_looks_up_only_the_epoch_itself_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
