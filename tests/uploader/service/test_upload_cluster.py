@@ -275,8 +275,13 @@ async def test_an_uploader_that_ends_leaves_nothing_behind(
     uploader: Uploader, long_video: Path, number: signal.Signals
 ) -> None:
     """What had begun fails; what was waiting is stored after the restart."""
-    begun = [await uploader.client.upload(long_video, f"Interrupted {place}") for place in range(2)]
-    waiting = await uploader.client.upload(long_video, "Waiting")
+    metadata = uploader.cluster.pid("metadata")
+    os.kill(metadata, signal.SIGSTOP)  # no job gets far while the files are sent
+    try:
+        begun = [await uploader.client.upload(long_video, f"Interrupted {place}") for place in range(2)]
+        waiting = await uploader.client.upload(long_video, "Waiting")
+    finally:
+        os.kill(metadata, signal.SIGCONT)
     await uploader.until_storing(begun[0].upload_session_id)
     before = await uploader.client.status(begun[0].upload_session_id)
     pid = uploader.cluster.pid("uploader")
