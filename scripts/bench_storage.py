@@ -139,6 +139,7 @@ def _flushes_per_put(ours: Peer, fresh: Iterator[str], contents: Sequence[bytes]
 
 
 def _load(peer: Peer, requests: Iterator[http_load.Request], connections: int) -> http_load.Outcome:
+    peer.settle()
     os.sync()  # what an earlier run left in the page cache must not be written back during this one
     try:
         return http_load.run(peer.port, requests, connections, object_bytes=OBJECT_BYTES)

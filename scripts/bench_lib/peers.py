@@ -15,6 +15,7 @@ from typing import Final
 
 START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 20.0
+SETTLE_TIMEOUT_S: Final = 60.0
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 
 NGINX_CONFIG: Final = """\
@@ -64,6 +65,20 @@ class Peer:
         """CPU seconds of all threads of the process, user and system."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def settle(self) -> None:
+        """Wait until the process writes nothing, so that upkeep of an earlier run is not measured with the next."""
+        deadline = time.monotonic() + SETTLE_TIMEOUT_S
+        before = -1
+        while (written := self._written_bytes()) != before and time.monotonic() < deadline:
+            before = written
+            time.sleep(0.5)
+
+    def _written_bytes(self) -> int:
+        for line in Path(f"/proc/{self.pid}/io").read_text().splitlines():
+            if line.startswith("write_bytes:"):
+                return int(line.split()[1])
+        raise SystemExit("the kernel does not account I/O per process")
 
     def metric(self, name: str) -> float:
         """One sample of /metrics."""
@@ -121,8 +136,7 @@ def nginx(directory: Path, core: int, *, body_buffer: str) -> Iterator[Peer]:
     command = ["nginx", "-p", str(directory), "-e", str(directory / "error.log"), "-c", str(config)]
     with _process(command, core, directory / "log") as process:
         _await_listening(port, process, directory / "error.log")
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        yield Peer("nginx", port, int(children[0]), "/")
+        yield Peer("nginx", port, _only_child(process.pid), "/")
 
 
 def free_port() -> int:
@@ -148,6 +162,16 @@ def _process(command: list[str], core: int, log: Path) -> Iterator[subprocess.Po
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _only_child(pid: int) -> int:
+    """The worker, which the master forks a moment after it listens."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            return int(children[0])
+        time.sleep(0.01)
+    raise SystemExit(f"process {pid} has started no worker")
 
 
 def _await_listening(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -16,9 +16,6 @@ from vstack.wire import storage as wire
 SEND_TIMEOUT_S: Final = 60.0
 """A client that does not take its chunk in this time loses the connection, and the buffer comes back."""
 
-COPY_BELOW_BYTES: Final = 128 * 1024
-"""aiohttp drains only what is larger than 64 KiB; less is copied, and then needs no draining."""
-
 
 def chunk_headers(info: ChunkInfo) -> dict[str, str]:
     """The headers that GET and HEAD of a chunk share."""
@@ -53,11 +50,12 @@ async def _write(request: web.Request, response: web.StreamResponse, payload: me
     transport = request.transport
     if transport is None:
         raise ConnectionResetError
-    transport.set_write_buffer_limits(high=0)  # so that draining means that everything has left the buffer
     deadline = asyncio.get_running_loop().call_later(SEND_TIMEOUT_S, transport.abort)
     try:
+        transport.set_write_buffer_limits(high=0)  # so that draining means that everything has left the queue
         await response.prepare(request)
-        await response.write(bytes(payload) if len(payload) < COPY_BELOW_BYTES else payload)
+        await response.write(payload)
+        await request.writer.drain()  # `write` itself waits only for what is larger than 64 KiB
     except BaseException:
         transport.abort()
         while request.transport is not None:  # noqa: ASYNC110 - until then the transport may read from the buffer

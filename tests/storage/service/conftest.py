@@ -128,8 +128,8 @@ def settings_for(directory: Path, **changes: Any) -> StorageSettings:
         "data_dir": str(data_dir),
         "cluster_key_file": str(key),
         "metadata_urls": ("http://127.0.0.1:9",),
-        "superblock_bytes": 16 * MIB,
-        "capacity_bytes": 256 * MIB,
+        "superblock_bytes": 8 * MIB,
+        "capacity_bytes": 128 * MIB,
         "node_id": "node-a",
     }
     return StorageSettings(**{**fields, **changes})
