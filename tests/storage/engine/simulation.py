@@ -36,6 +36,15 @@ class Write:
 
 
 @dataclass(frozen=True)
+class Rot:
+    """A durable page changed by itself."""
+
+    name: str
+    page: int
+    data: bytes
+
+
+@dataclass(frozen=True)
 class Sync:
     name: str
 
@@ -58,7 +67,7 @@ class Remove:
     name: str
 
 
-Change = Write | Sync | Create | Replace | Remove
+Change = Write | Rot | Sync | Create | Replace | Remove
 
 
 @dataclass
@@ -74,7 +83,7 @@ class Image:
 
     def apply(self, change: Change) -> None:
         match change:
-            case Write(name=name, page=page, data=data):
+            case Write(name=name, page=page, data=data) | Rot(name=name, page=page, data=data):
                 self.pages[name][page] = data
             case Create(name=name, size_bytes=size, pages=pages):
                 self.sizes[name], self.pages[name] = size, dict(pages)
@@ -217,7 +226,7 @@ class SimulatedDisk:
         page, at = divmod(offset, PAGE_BYTES)
         data = bytearray(self.image.page(name, page))
         data[at] ^= mask
-        self.image.pages[name][page] = bytes(data)
+        self.change(Rot(name, page, bytes(data)))
 
     def after_cut(self, prefix: int, keep: "Keep") -> "SimulatedDisk":
         """The disk as found after a power cut behind `prefix` changes; `keep` decides about every volatile page."""

@@ -79,7 +79,8 @@ class Allocator:
 
     def can_place(self, pages: int, *, use_reserve: bool) -> bool:
         """Whether `reserve` would find room now."""
-        return self.admits(pages, use_reserve=use_reserve) and (self._room(self.current) >= pages or bool(self.ready))
+        next_room = self._room(self.ready[0] if self.ready else None)
+        return self.admits(pages, use_reserve=use_reserve) and max(self._room(self.current), next_room) >= pages
 
     def admits(self, pages: int, *, use_reserve: bool) -> bool:
         """Whether a write of this size may be placed with the superblocks there are."""

@@ -58,7 +58,7 @@ class _Recovery:
 
 def recover(disk: Disk, identity: DiskIdentity, clock_ms: Callable[[], int]) -> Volume:
     """The volume with everything that was ever acknowledged. SettingsError, OSError."""
-    recovery = _Recovery(disk, identity, Catalogue(bytes.fromhex(identity.hash_key)))
+    recovery = _Recovery(disk, identity, Catalogue(bytes.fromhex(identity.hash_key)), read_only=_earlier_failure(disk))
     try:
         _open_files(recovery)
         _load_snapshot(recovery)
@@ -74,7 +74,7 @@ def recover(disk: Disk, identity: DiskIdentity, clock_ms: Callable[[], int]) -> 
         allocator=_allocator(recovery),
         files=recovery.files,
         clock_ms=clock_ms,
-        failure=recovery.read_only or _earlier_failure(disk),
+        failure=recovery.read_only,
         damaged_bytes=recovery.damaged_bytes,
     )
 
@@ -115,7 +115,7 @@ def _read_header(recovery: _Recovery, slot: int, file: File) -> None:
             f"{superblocks.name_of(slot)} has features {newest.ro_compat:#x} that only V-Stack for format version "
             f"{newest.version} may write"
         )
-    elif copies[0] != copies[1]:
+    elif copies[0] != copies[1] and recovery.read_only is None:
         superblocks.write_headers(file, newest)
     recovery.headers[slot] = newest
     recovery.last_sequence = max(recovery.last_sequence, newest.sequence)

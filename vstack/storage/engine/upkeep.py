@@ -11,7 +11,7 @@ import errno
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, ParamSpec
 
 import msgspec
 import structlog
@@ -23,7 +23,7 @@ from vstack.core.superblock.footer import Footer
 from vstack.core.superblock.header import COMPAT_FILLED, State, SuperblockHeader
 from vstack.core.superblock.layout import DATA_OFFSET
 from vstack.core.superblock.snapshot import encode as encode_snapshot
-from vstack.errors import StorageFullError
+from vstack.errors import DiskError, StorageFullError
 from vstack.storage.disk import Space
 from vstack.storage.engine import checkpoint, identity, superblocks
 from vstack.storage.engine.recovery import SNAPSHOT_NAME
@@ -38,6 +38,7 @@ REFRESH_S: Final = 5.0
 SNAPSHOT_EVERY_BYTES: Final = 256 * MIB
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
+P = ParamSpec("P")
 log = structlog.get_logger()
 
 
@@ -73,8 +74,10 @@ class Upkeep:
         self._is_busy = is_busy
         self._changed = asyncio.Event()
         self._opening = asyncio.Lock()
+        self._settling = asyncio.Lock()
         self._stopping = False
         self._snapshot_at_bytes = 0
+        self._superblocks = len(volume.files)
 
     def wake(self) -> None:
         """Something may have become sealable or recyclable, or a ready superblock was taken."""
@@ -98,22 +101,23 @@ class Upkeep:
 
     async def settle(self) -> None:
         """Do whatever there is to do now."""
-        try:
-            while not self._stopping and self._volume.failure is None and await self._step():
-                pass
-        except OSError as error:
-            self._give_up(error)
+        async with self._settling:
+            try:
+                while not self._stopping and self._volume.failure is None and await self._step():
+                    pass
+            except DiskError:
+                return  # somebody else has met the failure, and reported it
+            except OSError as error:
+                self._give_up(error)
 
     async def prepare(self) -> None:
-        """Before the first write: the reserve is there as far as it fits, and one superblock is ready."""
+        """Before the first write: the reserve and one superblock more are there, as far as they fit."""
         await self.refresh_space()
         if self._volume.failure is not None:
             return
         try:
             while self._allocator.empty_superblocks <= RESERVED_SUPERBLOCKS and await self._create():
                 pass
-            if self._allocator.current is None and not self._allocator.ready and self._allocator.free:
-                await self._open_one()
         except OSError as error:
             self._give_up(error)
 
@@ -148,7 +152,7 @@ class Upkeep:
         size = self._limits.superblock_bytes
         room = self.space.available_bytes
         if self._limits.capacity_bytes:
-            room = min(room, self._limits.capacity_bytes - len(self._volume.files) * size)
+            room = min(room, self._limits.capacity_bytes - self._superblocks * size)
         return max(0, room // size) * size
 
     async def _step(self) -> bool:
@@ -183,6 +187,11 @@ class Upkeep:
                 and self._allocator.is_idle(superblock)
             )
 
+    async def _write(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Change the disk in the upkeep thread, unless it is read-only by now. DiskError, OSError."""
+        self._volume.check_writable()
+        await self._threads.upkeep(call, *args, **kwargs)
+
     async def _seal(self, superblock: Superblock) -> None:
         """Footer first, then the header that says there is one."""
         entries = sorted(superblock.entries, key=lambda entry: entry.sequence)
@@ -194,13 +203,13 @@ class Upkeep:
             superblocks.write_footer(file, superblock.header, footer)
             superblocks.write_headers(file, sealed)
 
-        await self._threads.upkeep(seal)
+        await self._write(seal)
         superblock.header = sealed
         superblock.entries = EntryLog()
 
     async def _recycle(self, superblock: Superblock) -> None:
         header = self._birth.free(self._take_sequence(), superblock.header.superblock_bytes, filled=True)
-        await self._threads.upkeep(superblocks.write_headers, self._volume.files[superblock.slot], header)
+        await self._write(superblocks.write_headers, self._volume.files[superblock.slot], header)
         self._volume.catalogue.detach(superblock.slot)
         self._add_free(superblock.slot, header)
         log.info("recycled a superblock", slot=superblock.slot)
@@ -210,7 +219,7 @@ class Upkeep:
         await self.refresh_space()
         if not self.growth_bytes():
             return False
-        slot, size = len(self._volume.files), self._limits.superblock_bytes
+        slot, size = self._superblocks, self._limits.superblock_bytes
         header = self._birth.free(self._take_sequence(), size, filled=False)
         disk = self._volume.disk
 
@@ -220,12 +229,13 @@ class Upkeep:
             identity.store(disk, msgspec.structs.replace(self._volume.identity, superblocks=slot + 1))
 
         try:
-            await self._threads.upkeep(create)
+            await self._write(create)
         except OSError as error:
             if error.errno not in _NO_SPACE:
                 raise
             self.space = replace(self.space, available_bytes=0)
             return False
+        self._superblocks += 1
         self.space = replace(self.space, available_bytes=self.space.available_bytes - size)
         self._add_free(slot, header)
         return True
@@ -234,7 +244,7 @@ class Upkeep:
         """Let records into a free superblock, a filled one if there is one."""
         superblock = max(self._allocator.free.values(), key=lambda free: (free.header.filled, -free.slot))
         header = self._birth.open(self._take_sequence(), superblock.header)
-        await self._threads.upkeep(superblocks.write_headers, self._volume.files[superblock.slot], header)
+        await self._write(superblocks.write_headers, self._volume.files[superblock.slot], header)
         opened = Superblock(superblock.slot, header, DATA_OFFSET)
         self._volume.catalogue.attach(opened)
         with self._volume.lock:
@@ -253,7 +263,7 @@ class Upkeep:
             async with self._opening:
                 if self._stopping or superblock.slot not in free or self._allocator.ready:
                     return
-                await self._threads.upkeep(superblocks.fill_piece, file, offset, size)
+                await self._write(superblocks.fill_piece, file, offset, size)
             if self._is_busy():
                 await asyncio.sleep(time.monotonic() - started)
         superblock.header = replace(superblock.header, compat=superblock.header.compat | COMPAT_FILLED)
