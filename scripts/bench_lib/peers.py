@@ -110,7 +110,7 @@ def vstack(directory: Path, core: int, *, io_threads: int) -> Iterator[Peer]:
     config = directory / "storage.toml"
     config.write_text(
         f'service = "storage"\nport = {port}\ndata_dir = "{directory}/data"\nio_threads = {io_threads}\n'
-        f'cluster_key_file = "{directory}/cluster.key"\nmetadata_urls = ["http://127.0.0.1:9"]\nlog_level = "error"\n'
+        f'cluster_key_file = "{directory}/cluster.key"\nmetadata_urls = ["http://127.0.0.1:9"]\n'
     )
     command = [sys.executable, "-m", "vstack", "storage", "--config", str(config)]
     with _process(command, core, directory / "log") as process:

@@ -1,9 +1,8 @@
 """Handlers for chunks and for the state of the node: decode, call, encode."""
 
 import time
-from typing import Final, Literal
+from typing import Literal
 
-import structlog
 from aiohttp import web
 
 from vstack import checksums
@@ -16,10 +15,6 @@ from vstack.storage.node import NODE
 from vstack.storage.writing import Target
 from vstack.wire import consensus
 from vstack.wire import storage as wire
-
-SLOW_READ_S: Final = 0.010
-
-log = structlog.get_logger()
 
 
 async def put_chunk(request: web.Request, *, chunk_id: Identifier) -> web.Response:
@@ -61,8 +56,7 @@ async def get_chunk(request: web.Request, *, chunk_id: Identifier) -> web.Stream
         async with node.engine.get(chunk_id) as reading:
             elapsed_s = time.perf_counter() - started
             node.metrics.get_duration.observe(elapsed_s)
-            if elapsed_s > SLOW_READ_S:
-                log.warning("slow_read", chunk_id=chunk_id, elapsed_ms=round(elapsed_s * 1000, 1))
+            node.slow_reads.note(chunk_id, elapsed_s)
             response = await sending.send(request, reading)
     except CorruptionError:
         node.metrics.corruption.inc()

@@ -9,6 +9,7 @@ from vstack.storage.acceptors import Acceptors
 from vstack.storage.contract import Engine
 from vstack.storage.metrics import StorageMetrics
 from vstack.storage.receipts import Notary
+from vstack.storage.slow_reads import SlowReads
 from vstack.storage.writing import Writer
 
 
@@ -21,6 +22,7 @@ class Node:
     notary: Notary
     writer: Writer
     metrics: StorageMetrics
+    slow_reads: SlowReads = field(default_factory=SlowReads)
     started: float = field(default_factory=time.monotonic)
 
     @classmethod

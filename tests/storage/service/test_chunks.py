@@ -107,14 +107,14 @@ async def test_an_empty_body_is_400(node: RunningNode) -> None:
 
 
 @pytest.mark.parametrize("form", [SHA, SHA.upper(), f"sha256:{SHA}"])
-async def test_a_matching_checksum_header(node: RunningNode, form: str) -> None:
-    assert await node.put("c-1", DATA, X_Chunk_Checksum=form) == 201
+async def test_a_matching_checksum_header(memory_node: RunningNode, form: str) -> None:
+    assert await memory_node.put("c-1", DATA, X_Chunk_Checksum=form) == 201
 
 
 @pytest.mark.parametrize("form", ["0" * 64, "sha256:" + "0" * 64, "", "md5:" + "0" * 32, SHA[:-1], SHA + "0"])
-async def test_a_wrong_checksum_header_is_400_and_stores_nothing(node: RunningNode, form: str) -> None:
-    assert await node.put("c-1", DATA, X_Chunk_Checksum=form) == 400
-    await node.json("GET", "/chunk/c-1", status=404)
+async def test_a_wrong_checksum_header_is_400_and_stores_nothing(memory_node: RunningNode, form: str) -> None:
+    assert await memory_node.put("c-1", DATA, X_Chunk_Checksum=form) == 400
+    await memory_node.json("GET", "/chunk/c-1", status=404)
 
 
 @pytest.mark.parametrize("bad", BAD_IDS)
@@ -252,8 +252,8 @@ async def test_the_inventory_pages_through_everything(node: RunningNode) -> None
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=5001", "limit=x", "video_id=a.b", "after=" + "x" * 65])
-async def test_bad_inventory_queries_are_400(node: RunningNode, query: str) -> None:
-    assert "detail" in await node.json("GET", f"/chunks?{query}", status=400)
+async def test_bad_inventory_queries_are_400(memory_node: RunningNode, query: str) -> None:
+    assert "detail" in await memory_node.json("GET", f"/chunks?{query}", status=400)
 
 
 @pytest.mark.parametrize("after", ["zzz", "0", "-1", "%00", "99999999999999999999", "a:b"])

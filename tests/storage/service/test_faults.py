@@ -11,8 +11,9 @@ import pytest
 import structlog
 
 from tests.storage.service.conftest import RunningNode, eventually, on_memory, running, settings_for
-from vstack.storage import handlers, receiving, sending
+from vstack.storage import receiving, sending, slow_reads
 from vstack.storage.contract import DiskState
+from vstack.storage.node import NODE
 from vstack.units import MAX_CHUNK_BYTES
 
 DATA = os.urandom(300_000)
@@ -182,12 +183,17 @@ async def test_more_uploads_than_buffers_wait_for_their_turn(tmp_path: Path) -> 
         assert statuses == [201] * 20
 
 
-async def test_slow_reads_are_logged(memory_node: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_reads_are_logged_once_in_a_while(memory_node: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
     await memory_node.put("c-1", DATA)
+    monkeypatch.setattr(slow_reads, "TARGET_S", 60.0)
     with structlog.testing.capture_logs() as quick:
         await memory_node.get("c-1")
-    monkeypatch.setattr(handlers, "SLOW_READ_S", 0.0)
+    monkeypatch.setattr(slow_reads, "TARGET_S", -1.0)
     with structlog.testing.capture_logs() as slow:
+        for _ in range(3):
+            await memory_node.get("c-1")
+        memory_node.app[NODE].slow_reads._quiet_until = 0.0
         await memory_node.get("c-1")
-    assert [entry["event"] for entry in quick if entry["event"] == "slow_read"] == []
-    assert [entry["chunk_id"] for entry in slow if entry["event"] == "slow_read"] == ["c-1"]
+    assert not [entry for entry in quick if entry["event"] == "slow_read"]
+    logged = [(entry["chunk_id"], entry["also_slow"]) for entry in slow if entry["event"] == "slow_read"]
+    assert logged == [("c-1", 0), ("c-1", 2)]
