@@ -11,7 +11,7 @@ import pytest
 from tests.support.dev_cluster import DevCluster
 from vstack.client import SmartClient
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
 SPEED = 4.0
 

@@ -75,7 +75,9 @@ class DevCluster:
 
     def start(self) -> None:
         """Run it; returns when it has said that everything is healthy."""
-        command = [sys.executable, "-m", "vstack", "dev", "up", "--data-dir", str(self.directory)]
+        # A test run that is killed takes its cluster with it.
+        command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "vstack", "dev", "up"]
+        command += ["--data-dir", str(self.directory)]
         command += ["--nodes", str(self.nodes), "--port-offset", str(self.offset)]
         self._stderr = []
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
