@@ -52,6 +52,7 @@ CLIPS: dict[str, Clip] = {
     # One for every container and codec that is copied.
     "mp4": Clip("mp4", f"{_BOTH} {_X264_B} {_AAC}"),
     "mp4-fragmented": Clip("mp4", "-i {mp4} -c copy -movflags +frag_keyframe+empty_moov"),
+    "faststart": Clip("mp4", "-i {mp4} -c copy -movflags +faststart"),
     "mov": Clip("mov", f"{_BOTH} {_X264_B} {_AAC}"),
     "mkv": Clip("mkv", f"{_BOTH} {_X264_B} {_AAC}"),
     "mkv-flac": Clip("mkv", f"{_BOTH} {_X264_B} -c:a flac", ("libx264", "flac")),
@@ -121,9 +122,10 @@ CLIPS: dict[str, Clip] = {
     "two-sounds": Clip("mkv", f"{_BOTH} {_sound(rate=44100)} -map 0 -map 1 -map 2 {_X264_B} {_AAC}"),
     "two-pictures": Clip("mp4", f"{_picture()} {_picture(size='160x90')} -map 0 -map 1 {_X264_B}", ("libx264",)),
     "cover-and-timecode": Clip(
-        "mov",
+        "mp4",
         "-f lavfi -i color=red:size=64x64:d=0.1:r=10 -i {mp4} -map 1 -map 0 -c:v:0 copy -c:a copy -c:v:1 mjpeg"
-        " -frames:v:1 1 -disposition:v:1 attached_pic -timecode 01:00:00:00 -metadata location=+48.8577+002.295/",
+        " -frames:v:1 1 -disposition:v:1 attached_pic -write_tmcd on -timecode 01:00:00:00"
+        " -metadata comment=filmed-at-home",
         ("libx264", "aac", "mjpeg"),
     ),
     "cover-only": Clip(

@@ -29,9 +29,16 @@ def stream_hashes(path: Path) -> list[str]:
     return _run(programs.media().ffmpeg, *args, "-f", "streamhash", "-hash", "md5", "-").stdout.split()
 
 
-def sample_hash(path: Path, kind: str, number: int = 0) -> str:
-    """A hash over the decoded samples of a stream, in 32 bits."""
-    args = ["-v", "error", "-i", str(path), "-map", f"0:{kind}:{number}", "-c:a", "pcm_s32le"]
+def picture_hashes(path: Path) -> str:
+    """A hash over each decoded picture, in order."""
+    args = ["-v", "error", "-i", str(path), "-map", "0:V:0", "-fps_mode", "passthrough"]
+    report = _run(programs.media().ffmpeg, *args, "-f", "framehash", "-hash", "md5", "-").stdout
+    return "\n".join(line.rpartition(",")[2] for line in report.splitlines() if not line.startswith("#"))
+
+
+def sample_hash(path: Path) -> str:
+    """A hash over the decoded sound, in 32 bits."""
+    args = ["-v", "error", "-i", str(path), "-map", "0:a:0", "-c:a", "pcm_s32le"]
     return _run(programs.media().ffmpeg, *args, "-f", "hash", "-hash", "md5", "-").stdout.strip()
 
 
@@ -53,7 +60,15 @@ def tracks(path: Path) -> list[Track]:
     return sorted(found, key=lambda track: track.kind != "video")
 
 
+def frame_times(path: Path) -> list[float]:
+    """When each picture is shown, in order."""
+    args = ["-v", "error", "-select_streams", "V:0", "-show_entries", "packet=pts_time,dts_time", "-of", "json"]
+    packets = json.loads(_run(programs.media().ffprobe, *args, str(path)).stdout)["packets"]
+    return sorted(_shown_at(packet) for packet in packets)
+
+
 def codecs(path: Path) -> list[str]:
+    """The codec of every stream, whatever its kind, in file order."""
     args = ["-v", "error", "-show_entries", "stream=codec_name", "-of", "csv=p=0", str(path)]
     return _run(programs.media().ffprobe, *args).stdout.split()
 
@@ -70,6 +85,10 @@ def event_times(path: Path) -> tuple[float, float]:
     return _after(result, "black_end:"), _after(result, "silence_end: ")
 
 
+def _shown_at(packet: dict[str, str]) -> float:
+    return float(packet.get("pts_time", packet.get("dts_time", "nan")))
+
+
 def _after(text: str, mark: str) -> float:
     return float(text.split(mark, 1)[1].split(maxsplit=1)[0])
 
@@ -82,7 +101,7 @@ def _is_shown(stream: dict[str, object]) -> bool:
 
 def _track(stream: dict[str, object], packets: list[dict[str, str]]) -> Track:
     own = [packet for packet in packets if packet["stream_index"] == stream["index"]]
-    times = [float(packet.get("pts_time", packet.get("dts_time", "nan"))) for packet in own]
+    times = [_shown_at(packet) for packet in own]
     lengths = [float(packet.get("duration_time", 0)) for packet in own]
     return Track(
         kind=str(stream["codec_type"]),

@@ -114,6 +114,7 @@ def _needs_packet(item: StreamPlan) -> bool:
 
 def _muxer_args() -> list[str]:
     # Titles and places in the file's metadata are not for everyone who may watch, and could be of any size.
-    args = ["-map_metadata:g", "-1", "-map_chapters", "-1", "-threads", str(THREADS), "-strict", "-2"]
+    args = ["-map_metadata:g", "-1", "-map_chapters", "-1", "-write_tmcd", "0"]
+    args += ["-threads", str(THREADS), "-strict", "-2"]
     args += ["-frag_size", str(FRAGMENT_BYTES), "-frag_duration", str(FRAGMENT_DURATION_US)]
     return [*args, "-f", "mp4", "pipe:1"]

@@ -95,18 +95,16 @@ async def run(args: list[str], *, timeout_s: float) -> AsyncIterator[Child]:
     except OSError as error:
         raise SettingsError(f"cannot run {args[0]}: {error.strerror}") from error
     child = Child(process, timeout_s, bytearray())
-    drain: asyncio.Task[None] | None = None
+    drain = asyncio.create_task(_drain(child), name=f"stderr of {process.pid}")
     try:
         _limit(process.pid, cpu_s=int(timeout_s) * THREADS + 1)
-        drain = asyncio.create_task(_drain(child), name=f"stderr of {process.pid}")
         yield child
     finally:
         _kill_group(process)
-        await process.wait()
         while await child.output.read(_PIPE_BUFFER_BYTES):
-            pass  # only at its end does the loop close the pipe
-        if drain is not None:
-            await drain
+            pass  # the process counts as ended only once its pipes are read to their ends
+        await drain
+        await process.wait()
 
 
 def failure(what: str, child: Child, path: Path) -> InvalidMediaError:
