@@ -1,5 +1,7 @@
 """The decisions of the metadata service that need no database."""
 
+import asyncio
+import contextlib
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +18,7 @@ from vstack.core.paxos.messages import Instance
 from vstack.core.paxos.receipts import Receipt, sign
 from vstack.core.redundancy import fragment_bytes, recommend, savings_percent
 from vstack.errors import InvalidRequestError
-from vstack.metadata import commit_rules, manifest, nodes, pieces, statements
+from vstack.metadata import commit_rules, jobs, manifest, nodes, pieces, statements
 from vstack.metadata.nodes import StorageNode
 from vstack.metadata.rebuild_decisions import Vote, find
 from vstack.metadata.videos import Extent
@@ -272,3 +274,19 @@ def test_every_statement_is_used_and_every_used_one_exists() -> None:
             assert names == used, (file, names - used)
         if path.name != "statements.py":
             assert not re.search(r'"[^"\n]*\b(SELECT|INSERT|UPDATE|DELETE) ', text), f"{path.name} holds SQL"
+
+
+async def test_a_task_that_swallows_a_cancellation_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "OBEY_TIMEOUT_S", 0.01)
+    started = asyncio.Event()
+
+    async def stubborn() -> None:
+        started.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(stubborn())
+    await started.wait()
+    await jobs.end(task)
+    assert task.cancelled()

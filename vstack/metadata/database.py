@@ -20,6 +20,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from vstack.errors import UnavailableError
 from vstack.metadata import statements
+from vstack.metadata.jobs import end
 from vstack.metadata.locks import Lock
 from vstack.metadata.migrate import migrate
 
@@ -93,9 +94,7 @@ class Database:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._watcher is not None:
-            self._watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watcher
+            await end(self._watcher)
         if self._probe is not None:
             await self._probe.close()
         await self._pool.close()

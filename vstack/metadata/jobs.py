@@ -3,10 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
 
 import structlog
 
 from vstack.errors import UnavailableError
+
+OBEY_TIMEOUT_S: Final = 1.0
 
 log = structlog.get_logger()
 
@@ -18,9 +21,16 @@ async def repeating(name: str, work: Callable[[], Awaitable[object]], *, interva
     try:
         yield
     finally:
+        await end(task)
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end. Asks again until it obeys: `asyncio.wait_for` of Python 3.11, which the pool
+    of connections uses, swallows a cancellation that meets the result it waits for.
+    """
+    while not task.done():
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task], timeout=OBEY_TIMEOUT_S)
 
 
 async def _repeat(name: str, work: Callable[[], Awaitable[object]], interval_s: float) -> None:
