@@ -12,6 +12,7 @@ from tests.metadata.cluster import Answer, Cluster, StorageNode, Video, eventual
 from vstack.core.paxos.messages import Instance
 from vstack.core.paxos.receipts import Receipt
 from vstack.core.placement import config_for
+from vstack.metadata import chunks
 from vstack.metadata.state import METADATA
 from vstack.wire.consensus import receipt_from_text, receipt_to_header
 
@@ -283,3 +284,21 @@ async def test_two_instances_race_and_one_wins(empty_cluster: Cluster, commits: 
         assert state["phase"] == "committed"
         votes = [answer["accepted_value"] for answer in state["acceptors"] if answer["learned"]]
         assert set(votes) <= {state["accepted_value"]}
+
+
+async def test_no_row_is_added_once_the_video_takes_no_chunks(cluster: Cluster) -> None:
+    """However late it is noticed: the insert itself looks at the video."""
+    video = await cluster.video()
+    decree = video.decree(cluster.nodes, DATA)
+    instance = Instance(video.chunk_id(0), 0, config_for(video.chunk_id(0), video.generation))
+
+    async def record() -> bool:
+        return await chunks.record(cluster.api.db, instance, decree.encode(), decree, frozenset())
+
+    for change in ("status = 'active'", "status = 'deleting'", "status = 'uploading', restored_at = now()"):
+        await cluster.sql(f"UPDATE videos SET {change}")
+        assert await record() is False, change
+    await cluster.sql("UPDATE videos SET restored_at = NULL")
+    assert await record() is True
+    assert await record() is False
+    assert [status for _, status in await rows(cluster, video)] == ["missing"] * 3
