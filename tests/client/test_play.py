@@ -190,7 +190,9 @@ async def test_a_view_is_counted_once_and_only_when_playback_starts(three: FakeC
         assert three.metadata.views == []
         await session.run()
         assert three.metadata.views == [VIDEO]
-        assert session._downloads == session._parts == session._ready == {}
+        assert not session._downloads
+        assert not session._parts
+        assert not session._ready
 
 
 async def test_several_metadata_urls_are_tried_in_turn(three: FakeCluster) -> None:
