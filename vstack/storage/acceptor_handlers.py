@@ -14,13 +14,12 @@ from vstack.core.paxos.messages import (
     Prepare,
     Promise,
     Rejected,
-    Reply,
     Retire,
     Retired,
 )
 from vstack.errors import InvalidRequestError, NotFoundError
 from vstack.ids import Identifier
-from vstack.storage.acceptors import Taken
+from vstack.storage.acceptors import Taken, outcome
 from vstack.storage.node import NODE, Node
 from vstack.wire import consensus
 from vstack.wire.storage import AcceptorsQuery
@@ -50,7 +49,6 @@ async def learn(request: web.Request, *, body: consensus.LearnRequest) -> consen
     messages = [_learning(item) for item in body.items]
     replies = await node.acceptors.handle_all(messages)
     for message, reply in zip(messages, replies, strict=True):
-        node.metrics.acceptor_messages.labels(_kind(message), _outcome(reply)).inc()
         if isinstance(reply, Mismatch):
             log.warning("learn_refused", chunk_id=message.instance.chunk_id, reason=reply.reason)
     learned = sum(isinstance(reply, Learned | Retired) for reply in replies)
@@ -85,7 +83,6 @@ async def _take(node: Node, message: Prepare | Accept) -> consensus.AcceptorRepl
     if message.ballot < 0:
         raise InvalidRequestError("a ballot is 0 or more")
     taken = await node.acceptors.handle(message)
-    node.metrics.acceptor_messages.labels(_kind(message), _outcome(taken.reply)).inc()
     return await _encode(node, message, taken)
 
 
@@ -107,7 +104,7 @@ async def _encode(node: Node, message: Prepare | Accept, taken: Taken) -> consen
             return consensus.AcceptorReply(node_id=node_id, outcome="retired")
     return consensus.AcceptorReply(
         node_id=node_id,
-        outcome=_outcome(taken.reply),
+        outcome=outcome(taken.reply),
         promised_ballot=promised,
         accepted_ballot=accepted,
         accepted_value=_text(value),
@@ -125,11 +122,3 @@ async def _receipt(node: Node, message: Prepare | Accept, taken: Taken) -> str |
 
 def _text(value: bytes | None) -> str | None:
     return value.decode() if value is not None else None
-
-
-def _kind(message: Message) -> str:
-    return type(message).__name__.lower()
-
-
-def _outcome(reply: Reply) -> str:
-    return "promised" if isinstance(reply, Promise) else type(reply).__name__.lower()

@@ -6,17 +6,16 @@ Invariants: a message is stepped on the state that the one before it left on the
 reply leaves; the locks of idle chunks do not stay in memory.
 """
 
-import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from weakref import WeakValueDictionary
 
 from vstack.core.paxos.acceptor import AcceptorState, governing, step
 from vstack.core.paxos.config import FAST_BALLOT
-from vstack.core.paxos.messages import Accept, Message, Reply
+from vstack.core.paxos.messages import Accept, Message, Promise, Reply
 from vstack.storage.contract import Engine
+from vstack.storage.locks import NamedLocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +36,17 @@ class Taken:
 
 
 class Acceptors:
-    """All instances that this node takes part in."""
+    """All instances that this node takes part in. `count` is told the kind of every message and the outcome."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, count: Callable[[str, str], None]) -> None:
         self._engine = engine
+        self._count = count
         self._node_id = engine.identity.node_id
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks = NamedLocks()
 
     async def handle(self, message: Message) -> Taken:
         """Take one message; what it changed is durable on return."""
-        async with self._alone(message.instance.chunk_id):
+        async with self._locks.hold([message.instance.chunk_id]):
             taken = await self._take(message)
             if taken.unsaved is not None:
                 await self._engine.journal([taken.unsaved])
@@ -56,9 +56,7 @@ class Acceptors:
         """Take a batch in order, durably, under one flush."""
         replies: list[Reply] = []
         changed: defaultdict[str, dict[int, AcceptorState]] = defaultdict(dict)
-        async with contextlib.AsyncExitStack() as stack:
-            for chunk_id in sorted({message.instance.chunk_id for message in messages}):
-                await stack.enter_async_context(self._alone(chunk_id))  # sorted: two batches never wait for each other
+        async with self._locks.hold(message.instance.chunk_id for message in messages):
             for message in messages:
                 newer = changed[message.instance.chunk_id]
                 taken = await self._take(message, newer)
@@ -73,7 +71,7 @@ class Acceptors:
     @contextlib.asynccontextmanager
     async def proposed(self, message: Accept) -> AsyncIterator[Taken]:
         """Take a proposal that rides on data: inside the block the caller makes `unsaved` durable with the data."""
-        async with self._alone(message.instance.chunk_id):
+        async with self._locks.hold([message.instance.chunk_id]):
             yield await self._take(message)
 
     async def _take(self, message: Message, newer: dict[int, AcceptorState] | None = None) -> Taken:
@@ -84,12 +82,10 @@ class Acceptors:
             kept = {before.instance.epoch: before} if before is not None else {}
             before = governing({**kept, **newer}.values(), instance.epoch)
         after, reply = step(self._node_id, before, message)
+        self._count(type(message).__name__.lower(), outcome(reply))
         return Taken(message, after, reply, unsaved=None if after is before else after)
 
-    @contextlib.asynccontextmanager
-    async def _alone(self, chunk_id: str) -> AsyncIterator[None]:
-        lock = self._locks.get(chunk_id)
-        if lock is None:
-            lock = self._locks[chunk_id] = asyncio.Lock()  # lives as long as somebody holds it or waits for it
-        async with lock:
-            yield
+
+def outcome(reply: Reply) -> str:
+    """The word for a reply, on the wire and in metrics."""
+    return "promised" if isinstance(reply, Promise) else type(reply).__name__.lower()

@@ -32,12 +32,15 @@ class StorageMetrics:
             registry=registry,
         )
         self.corruption = Counter(f"{PREFIX}_corruption", "Reads that failed their checksum", registry=registry)
-        self.acceptor_messages = Counter(
+        self._acceptor_messages = Counter(
             f"{PREFIX}_acceptor_messages",
             "Messages of ChunkPaxos by kind and by what the acceptor answered",
             ("kind", "outcome"),
             registry=registry,
         )
+
+    def count_acceptor_message(self, kind: str, outcome: str) -> None:
+        self._acceptor_messages.labels(kind, outcome).inc()
 
 
 class EngineCollector(Collector):

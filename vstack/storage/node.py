@@ -27,7 +27,7 @@ class Node:
 
     @classmethod
     def on(cls, engine: Engine, cluster_key: bytes, metrics: StorageMetrics) -> "Node":
-        acceptors = Acceptors(engine)
+        acceptors = Acceptors(engine, metrics.count_acceptor_message)
         notary = Notary(engine.identity.node_id, cluster_key)
         return cls(engine, acceptors, notary, Writer(engine, acceptors, notary), metrics)
 

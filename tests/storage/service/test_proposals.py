@@ -69,6 +69,7 @@ async def test_the_same_proposal_again_costs_nothing_and_proves_the_same(node: R
     assert node.engine.counters().flushes == flushes
     assert (first[0], second[0]) == (201, 200)
     assert first[1] == second[1]
+    assert await node.metric("vstack_storage_acceptor_messages_total", kind="accept", outcome="accepted") == 2
 
 
 async def test_a_vote_for_bytes_that_were_there_already(node: RunningNode) -> None:

@@ -27,7 +27,6 @@ from vstack.storage.contract import ChunkInfo, Counters, DiskState, Identity, Pu
 from vstack.storage.engine.buffers import BufferPool, RecordBuffer
 from vstack.storage.engine.commit import GroupCommit
 from vstack.storage.engine.listing import Lister
-from vstack.storage.engine.locks import NamedLocks
 from vstack.storage.engine.plans import DeletePlan, JournalPlan, PutPlan
 from vstack.storage.engine.superblocks import Birth
 from vstack.storage.engine.threads import Threads, finish
@@ -42,6 +41,7 @@ from vstack.storage.engine.volume import (
     read_states,
     record_info,
 )
+from vstack.storage.locks import NamedLocks
 from vstack.units import DISK_CRITICAL_PERCENT, DISK_WARNING_PERCENT, MAX_CHUNK_BYTES
 
 PUT_BUFFERS: Final = 32
