@@ -126,4 +126,4 @@ async def test_hundreds_of_kills(tmp_path: Path) -> None:
             await check(engine, ledger)
             await engine.close()
     log.warning("%d kills, %d acknowledgements", KILLS, acknowledged)
-    assert acknowledged > KILLS
+    assert acknowledged > 5 * KILLS
