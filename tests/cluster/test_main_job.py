@@ -10,11 +10,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.support.dev_cluster import DevCluster
+from tests.support.dev_cluster import DevCluster, until
 from vstack.client import PlaybackReport, SmartClient
 from vstack.dev import programs, proof
 from vstack.rpc.http import new_session
 from vstack.rpc.metadata import MetadataClient
+from vstack.rpc.storage import StorageClient
 from vstack.wire.metadata import Manifest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
@@ -29,6 +30,13 @@ def stored_videos(cluster: DevCluster) -> dict[str, dict[str, object]]:
 async def manifest_of(cluster: DevCluster, video_id: str) -> Manifest:
     async with new_session() as session:
         return await MetadataClient(session, cluster.endpoints.metadata).manifest(video_id)
+
+
+async def copies(cluster: DevCluster, chunk_id: str) -> int:
+    """How many nodes hold a chunk."""
+    async with new_session() as session:
+        heads = [StorageClient(session).head_chunk(node, chunk_id) for node in cluster.endpoints.storage]
+        return sum(head is not None for head in await asyncio.gather(*heads))
 
 
 def test_a_video_goes_in_comes_out_and_goes_away(cluster: DevCluster, video: Path, tmp_path: Path) -> None:
@@ -49,6 +57,7 @@ def test_a_video_goes_in_comes_out_and_goes_away(cluster: DevCluster, video: Pat
     assert report["chunks"] == manifest.total_chunks
     assert report["size_bytes"] == played.stat().st_size
 
+    assert asyncio.run(copies(cluster, f"{video_id}-chunk-000")) == 3
     cluster.run("delete", video_id)
     assert video_id not in stored_videos(cluster)
     assert "vstack: " in cluster.run("play", video_id, status=1).stderr
@@ -108,6 +117,8 @@ def test_a_lost_database_is_made_again_from_the_nodes(cluster: DevCluster, video
     video_id = cluster.upload(video, "Found again")
     deleted = cluster.upload(video, "Deleted")
     cluster.run("delete", deleted)
+    # Retirement at the acceptors comes before the deletion of data; until then the database alone knows of it.
+    until(lambda: asyncio.run(copies(cluster, f"{deleted}-chunk-000")) == 0, "the end of the deleted data")
     before = cluster.play(video_id, tmp_path / "before.mp4")
 
     config = cluster.directory / "config" / "metadata.toml"
