@@ -239,7 +239,7 @@ async def test_any_flipped_bit_never_gives_a_wrong_byte_and_costs_at_most_one_ch
     image = history.disk.image
     pages = [(file, page) for file, known in image.pages.items() for page, content in known.items() if any(content)]
     changes = len(history.disk.journal)
-    for _ in range(300):
+    for _ in range(150):
         disk = SimulatedDisk(image.copy())
         if rng.random() < 0.5:
             del disk.image.small["index.snapshot"]

@@ -17,7 +17,8 @@ from vstack.errors import NotFoundError
 from vstack.storage.engine import DiskEngine
 
 KILLS = 200
-LONGEST_LIFE_S = 0.25
+LONGEST_LIFE_S = 0.15
+START_DEADLINE_S = 20.0
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +75,8 @@ async def check(engine: DiskEngine, ledger: Ledger) -> None:
         ledger.settle(chunk_id, "state", promised)
 
 
-def live_and_die(directory: Path, seed: int, base: int, life_s: float) -> bytes:
-    """Start a victim, kill it, and return what it had said."""
+def live_and_die(directory: Path, seed: int, base: int, life_s: float, *, open_first: bool) -> bytes:
+    """Start a victim, kill it so long after its start, or after its first write began, and return what it had said."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.storage.engine.victim"])
     reading, writing = context.Pipe(duplex=False)
@@ -84,10 +85,14 @@ def live_and_die(directory: Path, seed: int, base: int, life_s: float) -> bytes:
     writing.close()
     os.set_blocking(reading.fileno(), False)
     said = bytearray()
+    deadline = time.monotonic() + START_DEADLINE_S
+    while open_first and not said and time.monotonic() < deadline:
+        said += _drain(reading.fileno())
+        time.sleep(0.001)
     end = time.monotonic() + life_s
     while time.monotonic() < end:
         said += _drain(reading.fileno())
-        time.sleep(0.002)
+        time.sleep(0.001)
     process.kill()
     process.join()
     said += _drain(reading.fileno())
@@ -120,7 +125,8 @@ async def test_hundreds_of_kills(tmp_path: Path) -> None:
     acknowledged = 0
     for kill in range(KILLS):
         life_s = rng.uniform(0.0, LONGEST_LIFE_S)
-        acknowledged += ledger.read(live_and_die(tmp_path, rng.randrange(1 << 32), kill * 100_000, life_s))
+        victim_seed, base, open_first = rng.randrange(1 << 32), kill * 100_000, rng.random() < 0.7
+        acknowledged += ledger.read(live_and_die(tmp_path, victim_seed, base, life_s, open_first=open_first))
         if kill % 4 == 3:  # else the next victim recovers from what this one left
             engine = await victim.open_victim(tmp_path)
             await check(engine, ledger)
