@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,19 @@ async def check(engine: DiskEngine, ledger: Ledger) -> None:
         ledger.settle(chunk_id, "state", promised)
 
 
-def live_and_die(directory: Path, seed: int, base: int, life_s: float, *, open_first: bool) -> bytes:
-    """Start a victim, kill it so long after its start, or after its first write began, and return what it had said."""
+def live_and_die(
+    directory: Path,
+    seed: int,
+    base: int,
+    life_s: float,
+    *,
+    open_first: bool = True,
+    last: Callable[[], None] = lambda: None,
+) -> bytes:
+    """Start a victim, kill it so long after its start, or after its first write began, and return what it had said.
+
+    `last` happens right before the kill.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.storage.engine.victim"])
     reading, writing = context.Pipe(duplex=False)
@@ -93,6 +105,7 @@ def live_and_die(directory: Path, seed: int, base: int, life_s: float, *, open_f
     while time.monotonic() < end:
         said += _drain(reading.fileno())
         time.sleep(0.001)
+    last()
     process.kill()
     process.join()
     said += _drain(reading.fileno())
@@ -129,7 +142,9 @@ async def test_hundreds_of_kills(tmp_path: Path) -> None:
         acknowledged += ledger.read(live_and_die(tmp_path, victim_seed, base, life_s, open_first=open_first))
         if kill % 4 == 3:  # else the next victim recovers from what this one left
             engine = await victim.open_victim(tmp_path)
-            await check(engine, ledger)
-            await engine.close()
+            try:
+                await check(engine, ledger)
+            finally:
+                await engine.close()
     log.warning("%d kills, %d acknowledgements", KILLS, acknowledged)
     assert acknowledged > 5 * KILLS

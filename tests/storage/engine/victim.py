@@ -13,7 +13,7 @@ from pathlib import Path
 from vstack.core.paxos.acceptor import AcceptorState
 from vstack.core.paxos.config import Config
 from vstack.core.paxos.messages import Instance
-from vstack.errors import StorageFullError
+from vstack.errors import DiskError, StorageFullError
 from vstack.storage.engine import DiskEngine, open_engine
 from vstack.units import MAX_CHUNK_BYTES, MIB
 
@@ -39,7 +39,8 @@ async def open_victim(directory: Path) -> DiskEngine:
 
 def run(directory: str, pipe: int, seed: int, base: int) -> None:
     """Until killed. Versions start from `base`, so that they only ever rise."""
-    asyncio.run(_run(Path(directory), pipe, random.Random(seed), base))
+    with contextlib.suppress(DiskError):  # the disk may go first
+        asyncio.run(_run(Path(directory), pipe, random.Random(seed), base))
 
 
 async def _run(directory: Path, pipe: int, rng: random.Random, base: int) -> None:
