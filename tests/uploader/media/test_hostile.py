@@ -83,20 +83,31 @@ async def test_a_zip_file(studio: Studio, tmp_path: Path) -> None:
     assert "not a readable MP4, MOV, MKV, WebM, AVI or FLV video" in await refusal(studio, path)
 
 
-async def test_a_playlist_that_points_at_local_files(studio: Studio, tmp_path: Path) -> None:
-    """It names a good video, so nothing but the whitelist stands between it and success."""
-    path = tmp_path / "upload.mp4"
+@pytest.mark.parametrize("name", ["upload.mp4", "upload.m3u8"])
+async def test_a_playlist_that_points_at_local_files(studio: Studio, tmp_path: Path, name: str) -> None:
+    """It names a good video: nothing but the whitelist stands between it and success (the second name opens it)."""
+    path = tmp_path / name
     path.write_bytes(playlist(studio.clip("mp4")))
     assert "not a readable" in await refusal(studio, path)
-    forged = plan(MediaInfo(13.0, (Stream(0, StreamKind.VIDEO, "h264", width=320, height=180),), "hls"))
-    with pytest.raises(InvalidMediaError, match="cannot be read"):
-        await anext(chunk_stream(path, forged, ffmpeg=studio.ffmpeg))
+    await refused_by_ffmpeg_too(studio, path, "hls")
 
 
 async def test_a_concatenation_script_that_points_at_local_files(studio: Studio, tmp_path: Path) -> None:
-    path = tmp_path / "upload.mp4"
-    path.write_text(f"ffconcat version 1.0\nfile '{studio.clip('mp4')}'\n")
-    assert "not a readable" in await refusal(studio, path)
+    secret = studio.clip("mp4")
+    path = secret.with_name("upload.mp4")
+    path.write_text(f"ffconcat version 1.0\nfile {secret.name}\n")
+    try:
+        assert "not a readable" in await refusal(studio, path)
+        await refused_by_ffmpeg_too(studio, path, "concat")
+    finally:
+        path.unlink()
+
+
+async def refused_by_ffmpeg_too(studio: Studio, path: Path, container: str) -> None:
+    """ffmpeg is guarded by itself, whatever ffprobe let through."""
+    forged = plan(MediaInfo(13.0, (Stream(0, StreamKind.VIDEO, "h264", width=320, height=180),), container))
+    with pytest.raises(InvalidMediaError, match="cannot be read"):
+        await anext(chunk_stream(path, forged, ffmpeg=studio.ffmpeg))
 
 
 @asynccontextmanager
@@ -114,7 +125,7 @@ async def listener() -> AsyncIterator[tuple[str, list[str]]]:
 
 
 async def test_a_playlist_reaches_no_server(studio: Studio, tmp_path: Path) -> None:
-    path = tmp_path / "upload.mp4"
+    path = tmp_path / "upload.m3u8"
     async with listener() as (url, seen):
         path.write_bytes(f"#EXTM3U\n#EXTINF:10,\n{url}\n#EXT-X-ENDLIST\n".encode())
         await refusal(studio, path)

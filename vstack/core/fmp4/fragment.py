@@ -4,7 +4,6 @@ Reads tfhd, tfdt and trun (ISO/IEC 14496-12, 8.8). Counts in a hostile box are c
 anything of that size is built.
 """
 
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, islice
@@ -69,8 +68,8 @@ class TrackFragment:
     def samples(self, fragment: memoryview) -> Iterator[memoryview]:
         """The bytes of the samples in decoding order; `fragment` begins at the moof."""
         for run in self.runs:
-            ends = accumulate(run.sizes_bytes, initial=run.offset_bytes)
-            for start, size in zip(ends, run.sizes_bytes, strict=False):
+            starts = accumulate(run.sizes_bytes, initial=run.offset_bytes)
+            for start, size in zip(starts, run.sizes_bytes, strict=False):
                 if start < 0 or start + size > len(fragment):
                     raise InvalidMediaError("an MP4 sample lies outside its fragment")
                 yield fragment[start : start + size]
@@ -111,7 +110,8 @@ def _parse_traf(traf: Box, tracks: dict[int, Track]) -> TrackFragment:
             version = unpack(">B", box.body, 0)[0]
             (decode_time,) = unpack(">Q" if version == 1 else ">I", box.body, 4)
         elif box.kind == b"trun":
-            runs += _parse_trun(box.body, defaults)
+            run = _parse_trun(box.body, defaults)
+            runs += [] if run is None else [run]
     if track is None:
         raise InvalidMediaError("an MP4 track fragment has no header")
     return TrackFragment(track, decode_time, tuple(runs))
@@ -133,10 +133,10 @@ def _parse_tfhd(body: memoryview, tracks: dict[int, Track]) -> tuple[Track, Samp
     return track, SampleDefaults(*values)
 
 
-def _parse_trun(body: memoryview, defaults: SampleDefaults) -> list[Run]:
+def _parse_trun(body: memoryview, defaults: SampleDefaults) -> Run | None:
     head, count = unpack(">II", body, 0)
     if count == 0:
-        return []
+        return None
     if count > MAX_SAMPLES_PER_RUN:
         raise InvalidMediaError(f"an MP4 fragment claims {count} samples")
     at, offset_bytes, first_flags = 8, 0, defaults.flags
@@ -146,30 +146,28 @@ def _parse_trun(body: memoryview, defaults: SampleDefaults) -> list[Run]:
     if head & _TRUN_FIRST_FLAGS:
         (first_flags,) = unpack(">I", body, at)
         at += 4
-    columns = [bit for bit in (_TRUN_DURATION, _TRUN_SIZE, _TRUN_FLAGS, _TRUN_COMPOSITION) if head & bit]
-    layout = f">{count * len(columns)}I"
-    if at + struct.calcsize(layout) > len(body):
-        raise InvalidMediaError("an MP4 box is too short for its fields")
-    table = unpack(layout, body, at)
-
-    def column(bit: int) -> tuple[int, ...] | None:
-        return table[columns.index(bit) :: len(columns)] if head & bit else None
-
-    durations = column(_TRUN_DURATION) or (defaults.duration,) * count
-    compositions = tuple(map(_signed, column(_TRUN_COMPOSITION) or ())) or (0,) * count
-    flags = column(_TRUN_FLAGS)
+    columns = _columns(body, at, count, head)
+    durations = columns.get(_TRUN_DURATION, (defaults.duration,) * count)
+    compositions = tuple(map(_signed, columns.get(_TRUN_COMPOSITION, (0,) * count)))
+    if _TRUN_FLAGS in columns and not head & _TRUN_FIRST_FLAGS:
+        first_flags = columns[_TRUN_FLAGS][0]
     shown = list(map(add, accumulate(durations, initial=0), compositions))
-    return [
-        Run(
-            offset_bytes=offset_bytes,
-            sizes_bytes=column(_TRUN_SIZE) or (defaults.size_bytes,) * count,
-            duration=sum(durations),
-            first_shown=min(shown),
-            shown_until=max(map(add, shown, durations)),
-            first_flags=first_flags if flags is None or head & _TRUN_FIRST_FLAGS else flags[0],
-            first_composition=compositions[0],
-        )
-    ]
+    return Run(
+        offset_bytes=offset_bytes,
+        sizes_bytes=columns.get(_TRUN_SIZE, (defaults.size_bytes,) * count),
+        duration=sum(durations),
+        first_shown=min(shown),
+        shown_until=max(map(add, shown, durations)),
+        first_flags=first_flags,
+        first_composition=compositions[0],
+    )
+
+
+def _columns(body: memoryview, at: int, count: int, head: int) -> dict[int, tuple[int, ...]]:
+    """The table of a run by column; the flags in `head` say which columns there are, always in this order."""
+    kinds = [bit for bit in (_TRUN_DURATION, _TRUN_SIZE, _TRUN_FLAGS, _TRUN_COMPOSITION) if head & bit]
+    table = unpack(f">{count * len(kinds)}I", body, at)
+    return {kind: table[i :: len(kinds)] for i, kind in enumerate(kinds)}
 
 
 def _signed(word: int) -> int:
