@@ -2,13 +2,14 @@
 
 Fault rules
 - A write is volatile until a later fdatasync of its file returns. A power cut keeps any subset of the volatile 4 KiB
-  pages, and of one page any subset of its 512-byte sectors.
+  pages, and of one page any subset of its 512-byte sectors; or it garbles the page (a write cut off inside a
+  physical sector).
 - `create` and `replace` are atomic and durable (the file system's journal); what `prepare` wrote is durable with it.
 - An fdatasync may fail: then it made nothing durable, and what was volatile may be kept or lost.
 - A write may fail; what it wrote is volatile like any other. A read of a bad page fails with EIO. Bits flip at rest.
 
-`journal` is the sequence of everything that changed the disk; `crash` makes the disk as it may be found after any
-prefix of it.
+`journal` is the sequence of everything that changed the disk; `after_cut` and `Cutter` make the disk as it may
+be found after any prefix of it.
 """
 
 import errno
@@ -234,9 +235,10 @@ class SimulatedDisk:
 
 
 Keep = Callable[[int, Write], int]
-"""(which volatile write, the write) -> bit mask of the sectors that reached the disk."""
+"""(which volatile write, the write) -> bit mask of the sectors that reached the disk, or GARBLED."""
 
 ALL = (1 << SECTORS) - 1
+GARBLED = -1
 EXHAUSTIVE_PAGES = 3
 
 
@@ -265,6 +267,8 @@ class Cutter:
             mask = keep(index, write)
             if mask == ALL:
                 image.apply(write)
+            elif mask == GARBLED:
+                image.apply(Write(write.name, write.page, bytes(byte ^ 0x5A for byte in write.data)))
             elif mask:
                 old = image.page(write.name, write.page)
                 image.apply(Write(write.name, write.page, _torn(old, write.data, mask)))
@@ -273,8 +277,8 @@ class Cutter:
     def variants(self, rng: random.Random, *, samples: int) -> Iterator[Keep]:
         """Ways in which the volatile writes may have fared.
 
-        Of up to three pages every combination of lost, torn and kept; of more, telling combinations and samples, each
-        also with one page torn.
+        Of up to three pages every combination of lost, torn or garbled, and kept; of more, telling combinations and
+        samples, each also with one page torn or garbled.
         """
         count = len(self.volatile)
         if count == 0:
@@ -282,7 +286,7 @@ class Cutter:
             return
         if count <= EXHAUSTIVE_PAGES:
             for fates in product((0, None, ALL), repeat=count):
-                yield _keep([rng.randrange(1, ALL) if fate is None else fate for fate in fates])
+                yield _keep([_broken(rng) if fate is None else fate for fate in fates])
             return
         subsets = [[0] * count, [ALL] * count]
         subsets += [[0 if index == lost else ALL for index in range(count)] for lost in (0, count - 1)]
@@ -292,7 +296,7 @@ class Cutter:
             kept = [index for index, mask in enumerate(subset) if mask]
             if kept:
                 torn = list(subset)
-                torn[rng.choice(kept)] = rng.randrange(1, ALL)
+                torn[rng.choice(kept)] = _broken(rng)
                 yield _keep(torn)
 
 
@@ -301,6 +305,10 @@ def cut(base: Image, changes: Sequence[Change], keep: Keep) -> Image:
     for change in changes:
         cutter.advance(change)
     return cutter.image(keep)
+
+
+def _broken(rng: random.Random) -> int:
+    return rng.choice((GARBLED, rng.randrange(1, ALL)))
 
 
 def _keep(masks: Sequence[int]) -> Keep:
