@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,15 @@ def until(condition: Callable[[], bool], what: str, timeout_s: float = START_TIM
     while not condition():
         assert time.monotonic() < deadline_s, f"still waiting for {what}"
         time.sleep(POLL_S)
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of `url` succeeds."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
 
 
 @dataclass
@@ -141,7 +151,9 @@ class DevCluster:
         until(self.healthy, "healthy nodes")
 
     def healthy(self) -> bool:
-        """Whether the metadata service answers and calls every node healthy."""
+        """Whether every node answers, and the metadata service calls it healthy (the dead too, for a while)."""
+        if not all(answers(f"{url}/ping") for url in self.endpoints.storage):
+            return False
         command = [sys.executable, "-m", "vstack", "nodes", "--json", "--port-offset", str(self.offset)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False)
         if done.returncode != 0:
