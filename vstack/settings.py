@@ -73,6 +73,9 @@ class StorageSettings(Common, frozen=True, kw_only=True):
     superblock_bytes: Annotated[int, msgspec.Meta(ge=8 * MIB, le=4 * GIB, multiple_of=MIB)] = 1 * GIB
     capacity_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Most that superblocks may take together; 0 is the whole file system."""
+    may_format: bool = True
+    """Whether an empty data directory is made a new disk. False once the disk exists refuses the bare mount point of a
+    disk that is not mounted."""
     io_threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
 
 

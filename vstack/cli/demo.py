@@ -35,7 +35,7 @@ from vstack.wire.metadata import Manifest
 SAMPLE_S: Final = 60
 """Twice what a player buffers ahead, so that half of it is still to come when the node is killed."""
 
-PLAYBACK_S: Final = 30.0
+PLAYBACK_S: Final = 15.0
 POLL_S: Final = 0.005
 
 console = Console(highlight=False, soft_wrap=True)

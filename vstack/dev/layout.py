@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,7 @@ from vstack.units import MIB
 SUPERBLOCK_BYTES: Final = 64 * MIB
 """Small, so that a node's first start takes moments; real hosts use the default of the settings."""
 
+MIN_CAPACITY_BYTES: Final = 8 * SUPERBLOCK_BYTES
 SECRET_BYTES: Final = 32
 _FOLDERS: Final = ("config", "logs", "run")
 
@@ -80,6 +82,7 @@ def write_configs(directory: Path, ports: Ports, database_url: str, media: Media
                     # Every node stands for a machine of its own, so that placement spreads as it would there.
                     "host_id": f"dev-host-{name.partition('-')[2]}",
                     "superblock_bytes": SUPERBLOCK_BYTES,
+                    "capacity_bytes": _share_bytes(directory, directory / name, len(ports.storage)),
                 }
             case "uploader":
                 values |= {
@@ -94,6 +97,15 @@ def write_configs(directory: Path, ports: Ports, database_url: str, media: Media
         _write_private(path, toml(values))
         files[name] = kind, path
     return files
+
+
+def _share_bytes(directory: Path, node: Path, nodes: int) -> int:
+    """What a node may fill: what it has, and its part of what is free on the disk that all of them share.
+
+    Without a limit every node would count the whole disk as its own, and call itself full because of strangers' files.
+    """
+    kept = sum(file.stat().st_size for file in node.glob("*")) if node.exists() else 0
+    return max(MIN_CAPACITY_BYTES, kept + shutil.disk_usage(directory).free // nodes)
 
 
 def toml(values: Mapping[str, TomlValue]) -> str:

@@ -126,6 +126,7 @@ async def _opened(settings: StorageSettings) -> AsyncIterator[Engine]:
         superblock_bytes=settings.superblock_bytes,
         capacity_bytes=settings.capacity_bytes,
         io_threads=settings.io_threads,
+        may_format=settings.may_format,
     )
     try:
         yield engine

@@ -78,3 +78,13 @@ async def test_a_directory_of_another_node_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError):
         async with serving(await make_app(settings_for(tmp_path, node_id="node-b")), "127.0.0.1", 0):
             pass
+
+
+async def test_the_bare_mount_point_of_a_known_disk_is_refused_and_left_without_data(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, may_format=False)
+    mount_point = Path(settings.data_dir)
+    mount_point.mkdir()
+    with pytest.raises(SettingsError, match="is its disk mounted"):
+        async with serving(await make_app(settings), "127.0.0.1", 0):
+            pass
+    assert [path.name for path in mount_point.iterdir() if path.stat().st_size] == []

@@ -1,6 +1,7 @@
 """The directory of a local cluster: one owner, private secrets, configurations that the services accept."""
 
 import os
+import shutil
 import stat
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ from vstack.dev import layout
 from vstack.dev.ports import Ports
 from vstack.dev.programs import Media
 from vstack.errors import SettingsError
+from vstack.units import GIB
 
 MEDIA = Media("/usr/bin/ffmpeg", "/usr/bin/ffprobe")
 
@@ -30,6 +32,21 @@ def test_every_service_accepts_its_file(tmp_path: Path) -> None:
     assert len({node.host_id for node in nodes}) == 3
     assert [node.public_url for node in nodes] == [f"http://127.0.0.1:{port}" for port in (8091, 8092, 8093)]
     assert {url for node in nodes for url in node.metadata_urls} == {"http://127.0.0.1:8090"}
+
+
+def test_nodes_share_the_disk_and_keep_what_they_have(tmp_path: Path) -> None:
+    kept = 3 * GIB
+    (tmp_path / "storage-1").mkdir()
+    with (tmp_path / "storage-1" / "sb-0").open("wb") as file:
+        file.truncate(kept)
+    with layout.locked(tmp_path):
+        files = layout.write_configs(tmp_path, Ports.plan(2, 0), "postgresql://u:p@/v", MEDIA)
+    first, second = (
+        settings.load(files[name][1], settings.StorageSettings).capacity_bytes for name in ("storage-1", "storage-2")
+    )
+    free = shutil.disk_usage(tmp_path).free
+    assert second <= max(layout.MIN_CAPACITY_BYTES, free)
+    assert abs(first - second - kept) < GIB, "others write to this disk meanwhile"
 
 
 def test_secrets_survive_and_are_private(tmp_path: Path) -> None:
