@@ -85,9 +85,10 @@ async def _demonstrate(options: argparse.Namespace, shown: list[bool]) -> None:
         source = options.file or await _sample(where.data_dir)
         await _show(cluster, source, where.data_dir)
         shown.append(True)
+        _print_urls(cluster)
         if not options.once:
             await cluster.revive()
-            _print_urls(cluster)
+            console.print("\nThe cluster stays up until Ctrl-C.")
             await asyncio.Event().wait()
 
 
@@ -175,7 +176,6 @@ def _print_urls(cluster: Cluster) -> None:
     rows += [("uploader", endpoints.uploader), ("client", endpoints.client)]
     console.print()
     output.print_table(("SERVICE", "URL"), rows)
-    console.print("\nThe cluster stays up until Ctrl-C.")
 
 
 def _report(sentence: str) -> None:
