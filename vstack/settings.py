@@ -101,7 +101,6 @@ class ClientSettings(Common, frozen=True, kw_only=True):
     grafana_url: str | None = None
 
 
-ServiceSettings = MetadataSettings | StorageSettings | UploaderSettings | ClientSettings
 KINDS: Final[
     dict[str, type[MetadataSettings] | type[StorageSettings] | type[UploaderSettings] | type[ClientSettings]]
 ] = {

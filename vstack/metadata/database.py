@@ -9,7 +9,7 @@ Invariants
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -207,12 +207,6 @@ async def row(connection: Connection, statement: bytes, kind: type[T], params: P
     async with connection.cursor(row_factory=class_row(kind)) as cursor:
         await cursor.execute(statement, params)
         return await cursor.fetchone()
-
-
-async def many(connection: Connection, statement: bytes, params: Iterable[Params]) -> None:
-    """Run one statement for many parameter sets, pipelined."""
-    async with connection.cursor() as cursor:
-        await cursor.executemany(statement, list(params))
 
 
 async def hold(connection: Connection, lock: Lock) -> None:

@@ -79,9 +79,6 @@ class Catalogue:
             superblock.needed.discard(gone.uuid)
         return gone
 
-    def slot_with(self, uuid: UUID) -> int | None:
-        return self._slots.get(uuid)
-
     def apply(self, slot: int, entry: Entry, identify: Identify) -> None:
         """Replay one record of superblock `slot`."""
         superblock = self.superblocks[slot]

@@ -27,11 +27,8 @@ MAX_RECORD_PAGES: Final = 1 + MAX_CHUNK_BYTES // PAGE_BYTES
 MAX_BATCH_RECORDS: Final = 512
 """Most records that one write makes visible together."""
 
-UUID_BYTES: Final = 16
-
 _PAGES_BITS: Final = 10
 _PAGE_BITS: Final = 20
-MAX_SLOTS: Final = 1 << 20
 
 
 class Location(NamedTuple):
