@@ -79,6 +79,16 @@ prepare() {
   exec 9>&-
 }
 
+# prepare_deploy: the environment of Ansible and its tests, .venv-deploy, apart from that of the services.
+prepare_deploy() {
+  local venv="$root/.venv-deploy"
+  exec 9<"$root/pyproject.toml"
+  flock 9
+  make_venv
+  install_lock requirements-deploy.lock
+  exec 9>&-
+}
+
 # Lock files for the programs that the local cluster needs and this machine lacks.
 missing_programs() {
   if ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null ||
