@@ -1,4 +1,4 @@
-"""`vstack admin rebuild-metadata`."""
+"""`vstack admin migrate` and `vstack admin rebuild-metadata`."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from dataclasses import asdict
 from vstack import settings
 from vstack.cli import output
 from vstack.errors import SettingsError, VStackError
+from vstack.metadata.database import apply_migrations
 from vstack.metadata.rebuild import RebuildReport, rebuild
 from vstack.rpc.http import new_session
 from vstack.rpc.metadata import MetadataClient
@@ -23,6 +24,17 @@ def rebuild_metadata(options: argparse.Namespace) -> int:
         output.print_table(("REBUILT", " "), rows)
         for chunk_id in report.conflicts:
             print(f"the database contradicts the nodes: {chunk_id}")
+    return 0
+
+
+def migrate_schema(options: argparse.Namespace) -> int:
+    """Apply the migrations that the database lacks; prints their numbers."""
+    loaded = settings.load(options.config, settings.MetadataSettings)
+    applied = output.run(apply_migrations(loaded.database_url))
+    if options.json:
+        output.print_json({"applied": applied})
+    else:
+        print(f"applied: {', '.join(map(str, applied)) or 'nothing, the schema is up to date'}")
     return 0
 
 

@@ -119,8 +119,18 @@ def _add_library(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def _add_admin(commands: "argparse._SubParsersAction[Parser]") -> None:
-    admin = commands.add_parser("admin", help="for the operator")
-    rebuild = admin.add_subparsers(title="commands", metavar="COMMAND", required=True).add_parser(
+    admin = commands.add_parser("admin", help="for the operator").add_subparsers(
+        title="commands", metavar="COMMAND", required=True
+    )
+    migrate = admin.add_parser(
+        "migrate",
+        help="bring the database's schema up to this release",
+        description="The metadata service does the same when it starts. An upgrade does it first, once, and alone.",
+    )
+    migrate.add_argument("--config", type=Path, required=True, metavar="FILE", help="of a metadata service")
+    migrate.add_argument("--json", action="store_true", help="print JSON")
+    migrate.set_defaults(run=_later("admin", "migrate_schema"))
+    rebuild = admin.add_parser(
         "rebuild-metadata",
         help="make the database again from the storage nodes",
         description="Fills an empty or outdated database from the storage nodes. Running it again changes nothing.",

@@ -195,6 +195,18 @@ class Database:
         await self._probe.execute(_SQL["ping"])
 
 
+async def apply_migrations(url: str) -> list[int]:
+    """Bring the schema of the database at `url` up to this release; the numbers of what was missing.
+
+    UnavailableError where the database does not answer.
+    """
+    try:
+        async with await Connection.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+            return await migrate(connection)
+    except _AWAY as error:
+        raise UnavailableError(f"the database cannot be reached: {_sentence(error)}", retry_after_s=0) from error
+
+
 async def rows(connection: Connection, statement: bytes, kind: type[T], params: Params | None = None) -> list[T]:
     """All rows of a statement inside the caller's transaction."""
     async with connection.cursor(row_factory=class_row(kind)) as cursor:
@@ -219,7 +231,8 @@ async def _configure(connection: Connection) -> None:
 
 
 def _sentence(error: Exception) -> str:
-    return str(error).strip() or type(error).__name__
+    """The error in one line: libpq adds hints on lines of their own."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _unavailable() -> UnavailableError:
