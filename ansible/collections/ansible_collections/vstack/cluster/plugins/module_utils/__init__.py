@@ -1,0 +1,1 @@
+"""What plugins share; nothing in here imports Ansible."""
