@@ -46,6 +46,10 @@ class Disk:
     def mount(self) -> str:
         return f"{MOUNT_ROOT}/{self.name}"
 
+    @property
+    def unit(self) -> str:
+        return f"vstack-storage@{self.name}.service"
+
     def as_dict(self) -> dict[str, object]:
         """What the filter gives to templates."""
         return {
@@ -53,7 +57,7 @@ class Disk:
             "label": self.label,
             "mount": self.mount,
             "data_dir": f"{self.mount}/node",
-            "unit": f"vstack-storage@{self.name}.service",
+            "unit": self.unit,
         }
 
 
