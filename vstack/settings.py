@@ -80,7 +80,10 @@ class StorageSettings(Common, frozen=True, kw_only=True):
 
 
 class UploaderSettings(Common, frozen=True, kw_only=True):
-    """`data_dir` holds received files while they are worked on, and the sessions. `max_jobs` bounds ffmpeg runs."""
+    """`data_dir` holds received files while they are worked on, and the sessions. `max_jobs` bounds ffmpeg runs.
+
+    `drain_s` is how long a stopping uploader waits for files that are being received; jobs go on after the restart.
+    """
 
     data_dir: str
     metadata_urls: MetadataUrls
@@ -91,6 +94,7 @@ class UploaderSettings(Common, frozen=True, kw_only=True):
     max_queued: Annotated[int, msgspec.Meta(ge=1, le=10000)] = 100
     max_upload_bytes: PositiveInt = 200 * GIB
     job_timeout_s: PositiveFloat = 6 * 3600.0
+    drain_s: Annotated[float, msgspec.Meta(ge=0)] = 60.0
 
 
 class ClientSettings(Common, frozen=True, kw_only=True):

@@ -24,6 +24,10 @@ KEEPALIVE_S: Final = 75.0
 ENDED: Final[web.AppKey[asyncio.Future[None]]] = web.AppKey("ended", asyncio.Future)
 """Done when the process should end: by a signal, or with the error that `end` was given."""
 
+Drain = Callable[[], Awaitable[None]]
+DRAIN: Final[web.AppKey[Drain]] = web.AppKey("drain")
+"""What a service finishes after a signal, while it still listens; it bounds its own time."""
+
 log = structlog.get_logger()
 
 
@@ -72,6 +76,8 @@ async def _work(
         log.info("listening", host=host, port=port)
         await ended
         log.info("stopping")
+        if (drain := app.get(DRAIN)) is not None:
+            await drain()
 
 
 def end(app: web.Application, error: VStackError) -> None:

@@ -38,7 +38,14 @@ async def make_app():
         raise errors.SettingsError("no such disk")
     app = web.Application()
     app.cleanup_ctx.append(cleanup)
+    if MODE == "drains":
+        app[runner.DRAIN] = drain
     return app
+
+async def drain():
+    _, writer = await asyncio.open_connection("127.0.0.1", int(sys.argv[2]))
+    writer.close()
+    print("drained", flush=True)
 
 MODE = sys.argv[1]
 logs.configure("test")
@@ -73,6 +80,19 @@ def test_a_signal_ends_it_orderly_also_while_it_starts(tmp_path: Path, mode: str
         assert process.wait(DEADLINE_S) == 0
         assert process.stdout.read() == ("closed\n" if mode == "normal" else "")
         assert "Traceback" not in (tmp_path / "stderr").read_text()
+
+
+def test_it_drains_while_it_still_listens(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+    with started(tmp_path, "drains", port) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "opened\n"
+        while "listening" not in (tmp_path / "stderr").read_text():
+            assert process.poll() is None
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(DEADLINE_S) == 0
+        assert process.stdout.read() == "drained\nclosed\n"
 
 
 @pytest.mark.parametrize(("mode", "sentence"), [("refuses", "no such disk"), ("ends", "the disk has gone")])
