@@ -3,12 +3,15 @@
 Invariants
 - Whatever keeps the database from answering (down, restarting, overloaded, failing over, a schema not there yet)
   reaches callers as UnavailableError, within ACQUIRE_TIMEOUT_S plus STATEMENT_TIMEOUT_MS, and nothing else does.
-- While the database is known to be away, calls fail at once instead of queueing for it.
+- While the database is known to be away, calls fail at once instead of queueing for it, and those that wait for an
+  answer are cut off. Of several servers, all calls go to the one that the last look found to take writes.
+- What was to be on a standby too and is not, is not answered as done.
 - Connections are in autocommit mode: a statement alone is a transaction; `transaction()` groups several.
 """
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -20,12 +23,20 @@ from psycopg_pool import AsyncConnectionPool
 
 from vstack.errors import UnavailableError
 from vstack.metadata import statements
+from vstack.metadata.connecting import (
+    Connection,
+    connect,
+    server_of,
+    sever,
+    severed_after,
+    while_connected,
+    with_deadlines,
+)
 from vstack.metadata.jobs import end
 from vstack.metadata.locks import Lock
 from vstack.metadata.migrate import migrate
 
 ACQUIRE_TIMEOUT_S: Final = 5.0
-CONNECT_TIMEOUT_S: Final = 3
 STATEMENT_TIMEOUT_MS: Final = 20_000
 MAX_WAITING: Final = 1000
 WATCH_INTERVAL_S: Final = 1.0
@@ -42,7 +53,6 @@ _SQL = statements.load("session")
 
 log = structlog.get_logger()
 
-Connection = psycopg.AsyncConnection
 Params = Mapping[str, object]
 T = TypeVar("T")
 
@@ -55,23 +65,21 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int) -> None:
         self._url = url
+        self._server: dict[str, str | int] = {}
+        self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._unreplicated: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._pool = AsyncConnectionPool(
-            url,
+            with_deadlines(url),
             min_size=min(2, pool_size),
             max_size=pool_size,
             open=False,
-            kwargs={
-                "autocommit": True,
-                "connect_timeout": CONNECT_TIMEOUT_S,
-                "application_name": "vstack-metadata",
-            },
-            configure=_configure,
+            kwargs=lambda: {"autocommit": True, "application_name": "vstack-metadata", **self._server},
+            configure=self._configure,
             timeout=ACQUIRE_TIMEOUT_S,
             max_waiting=MAX_WAITING,
             reconnect_timeout=WATCH_INTERVAL_S,
         )
         self._available = False
-        self._migrated = False
         self._probe: Connection | None = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -132,7 +140,8 @@ class Database:
     async def exclusively(self, lock: Lock) -> AsyncIterator[bool]:
         """True inside the block for the one instance that holds `lock`, False for all others, without waiting.
 
-        If the connection breaks inside the block, another instance may start the same work: it must be repeatable.
+        A lost connection ends the block with UnavailableError, because the lock went with it. Another instance may have
+        started the same work before that is noticed: it must be repeatable.
         """
         async with self.connection() as connection:
             held = await (await connection.execute(_SQL["try_lock"], {"key": lock})).fetchone()
@@ -140,7 +149,8 @@ class Database:
                 yield False
                 return
             try:
-                yield True
+                async with while_connected(connection):
+                    yield True
             finally:
                 if not connection.broken:
                     await connection.execute(_SQL["unlock"], {"key": lock})
@@ -149,7 +159,14 @@ class Database:
     async def _connection(self) -> AsyncIterator[Connection]:
         try:
             async with self._pool.connection() as connection:
-                yield connection
+                try:
+                    yield connection
+                except psycopg.errors.ReadOnlySqlTransaction:
+                    await connection.close()  # a primary no more
+                    raise
+                if connection in self._unreplicated:
+                    await connection.close()
+                    raise psycopg.OperationalError("committed on the primary, but not on its standby in time")
         except _AWAY as error:
             log.warning("database_call_failed", error=_sentence(error))
             raise _unavailable() from error
@@ -162,37 +179,45 @@ class Database:
     async def _look(self) -> None:
         """Ask the database over a connection of our own, so that a busy pool does not look like an absence.
 
-        The first connection also brings the schema up.
+        Whatever server answers first also has its schema brought up: it may be one that was restored.
         """
         try:
-            async with asyncio.timeout(LOOK_TIMEOUT_S if self._migrated else None):
-                await self._ask()
-        except (*_AWAY, TimeoutError) as error:
+            if self._probe is None:
+                self._probe = await connect(self._url)
+                await migrate(self._probe)
+            with severed_after(self._probe, LOOK_TIMEOUT_S):
+                await _ask(self._probe)
+        except _AWAY as error:
             await self._set_away(_sentence(error))
         except Exception:
             log.exception("database_unusable")
             await self._set_away("unusable")
         else:
             if not self._available:
-                await self._pool.check()  # throw away what the outage has cut
-                log.info("database_available")
+                self._server = server_of(self._probe)
+                await self._pool.drain()  # throw away what the outage has cut, or left with another server
+                log.info("database_available", **self._server)
             self._available = True
 
     async def _set_away(self, reason: str) -> None:
         if self._available or self._watcher is None:
             log.warning("database_away", reason=reason)
         self._available = False
+        self._server = {}
+        for connection in tuple(self._open):
+            sever(connection)
         if self._probe is not None:
             await self._probe.close()
             self._probe = None
 
-    async def _ask(self) -> None:
-        if self._probe is None:
-            self._probe = await Connection.connect(self._url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
-        if not self._migrated:
-            await migrate(self._probe)
-            self._migrated = True
-        await self._probe.execute(_SQL["ping"])
+    async def _configure(self, connection: Connection) -> None:
+        def on_notice(notice: psycopg.errors.Diagnostic) -> None:
+            if notice.source_function == "SyncRepWaitForLSN":
+                self._unreplicated.add(connection)
+
+        await connection.execute(_SQL["configure"], {"statement_timeout_ms": str(STATEMENT_TIMEOUT_MS)})
+        connection.add_notice_handler(on_notice)
+        self._open.add(connection)
 
 
 async def apply_migrations(url: str) -> list[int]:
@@ -201,7 +226,7 @@ async def apply_migrations(url: str) -> list[int]:
     UnavailableError where the database does not answer.
     """
     try:
-        async with await Connection.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+        async with await connect(url) as connection:
             return await migrate(connection)
     except _AWAY as error:
         raise UnavailableError(f"the database cannot be reached: {_sentence(error)}", retry_after_s=0) from error
@@ -226,8 +251,10 @@ async def hold(connection: Connection, lock: Lock) -> None:
     await connection.execute(_SQL["lock_for_transaction"], {"key": lock})
 
 
-async def _configure(connection: Connection) -> None:
-    await connection.execute(_SQL["configure"], {"statement_timeout_ms": str(STATEMENT_TIMEOUT_MS)})
+async def _ask(connection: Connection) -> None:
+    read_only = await (await connection.execute(_SQL["read_only"])).fetchone()
+    if read_only != (False,):
+        raise psycopg.errors.ReadOnlySqlTransaction("the server takes no writes")
 
 
 def _sentence(error: Exception) -> str:

@@ -13,7 +13,8 @@ from psycopg.types.json import Jsonb
 
 from vstack.core.placement import Generation, Node
 from vstack.metadata import database, nodes, statements
-from vstack.metadata.database import Connection, Database
+from vstack.metadata.connecting import Connection
+from vstack.metadata.database import Database
 from vstack.metadata.locks import Lock
 
 EMPTY: Final = Generation(number=0, nodes=())

@@ -20,8 +20,9 @@ from prometheus_client import CollectorRegistry
 from vstack.core.decree import Decree
 from vstack.errors import ConflictError, InvalidRequestError, RemoteError, UnavailableError, VStackError
 from vstack.metadata import commit_rules, pieces
+from vstack.metadata.connecting import connect
 from vstack.metadata.consensus import Consensus
-from vstack.metadata.database import CONNECT_TIMEOUT_S, Database
+from vstack.metadata.database import Database
 from vstack.metadata.locks import Lock
 from vstack.metadata.rebuild_decisions import Decision, Finding, find
 from vstack.metadata.rebuild_staging import Staging
@@ -86,10 +87,7 @@ async def rebuild(settings: MetadataSettings, node_urls: Sequence[str]) -> Rebui
         storage = StorageClient(session)
         async with Consensus(storage, key, 1 + secrets.randbelow(65_535), CollectorRegistry()) as consensus:
             try:
-                connection = await psycopg.AsyncConnection.connect(
-                    settings.database_url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S
-                )
-                async with connection:
+                async with await connect(settings.database_url) as connection:
                     return await _Rebuild(Staging(connection), storage, consensus).run(urls)
             except psycopg.OperationalError as error:
                 raise UnavailableError(f"the database failed: {str(error).strip()}") from error

@@ -14,7 +14,8 @@ from vstack import ids
 from vstack.core.placement import Generation
 from vstack.errors import ConflictError, NotFoundError, UnavailableError
 from vstack.metadata import database, statements
-from vstack.metadata.database import Connection, Database
+from vstack.metadata.connecting import Connection
+from vstack.metadata.database import Database
 from vstack.metadata.generations import Generations
 from vstack.wire import metadata as wire
 from vstack.wire.common import timestamp

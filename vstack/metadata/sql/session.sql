@@ -1,8 +1,8 @@
 -- name: configure
 SELECT set_config('statement_timeout', %(statement_timeout_ms)s, false), set_config('timezone', 'UTC', false)
 
--- name: ping
-SELECT 1
+-- name: read_only
+SELECT current_setting('transaction_read_only')::boolean
 
 -- name: try_lock
 SELECT pg_try_advisory_lock(%(key)s)
