@@ -1,11 +1,13 @@
 """Runs one service in this process: uvloop, one listening socket, orderly shutdown on SIGINT and SIGTERM.
 
 Invariants: the socket listens only after every resource of the application is ready; a signal ends a service that is
-still starting just as well; a process that cannot listen or start says so in one line and exits with status 1.
+still starting just as well; a process that cannot listen or start says so in one line and exits with status 1;
+one that systemd's watchdog ends (SIGABRT), because its loop is blocked, prints what each of its threads was doing.
 """
 
 import asyncio
 import contextlib
+import faulthandler
 import os
 import signal
 import sys
@@ -17,6 +19,7 @@ import uvloop
 from aiohttp import web
 
 from vstack.errors import SettingsError, VStackError
+from vstack.service import systemd
 
 SHUTDOWN_GRACE_S: Final = 5.0
 KEEPALIVE_S: Final = 75.0
@@ -33,6 +36,7 @@ log = structlog.get_logger()
 
 def run(make_app: Callable[[], Awaitable[web.Application]], host: str, port: int) -> int:
     """Serve until a signal; returns the exit status."""
+    faulthandler.enable()
     try:
         return uvloop.run(_serve(make_app, host, port))
     except VStackError as error:
@@ -69,15 +73,19 @@ async def _work(
     ended: asyncio.Future[None],
     listening: asyncio.Event,
 ) -> None:
-    app = await make_app()
-    app[ENDED] = ended
-    async with serving(app, host, port):
-        listening.set()
-        log.info("listening", host=host, port=port)
-        await ended
-        log.info("stopping")
-        if (drain := app.get(DRAIN)) is not None:
-            await drain()
+    with systemd.managed() as manager:
+        app = await make_app()
+        app[ENDED] = ended
+        async with serving(app, host, port):
+            listening.set()
+            log.info("listening", host=host, port=port)
+            manager.ready(f"listening on {host}:{port}")
+            await ended
+            log.info("stopping")
+            if (drain := app.get(DRAIN)) is not None:
+                manager.draining()
+                await drain()
+            manager.closing()
 
 
 def end(app: web.Application, error: VStackError) -> None:
