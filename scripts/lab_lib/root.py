@@ -1,0 +1,64 @@
+"""A host's own root file system: an overlay over the base, with a name, an address, keys and a package source.
+
+The overlay stays mounted while the lab exists. Whatever the host writes stays until the host is taken down.
+"""
+
+import shutil
+import uuid
+from pathlib import Path
+
+from lab_lib.command import LabError, run
+from lab_lib.model import Host, hosts_file, network_file
+from lab_lib.state import LabPaths
+
+
+def mount_points_below(directory: Path) -> list[str]:
+    """Innermost first. Paths of a lab have no characters that mountinfo would escape."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = [line.split()[4] for line in lines]
+    return [point for point in reversed(points) if point == str(directory) or point.startswith(f"{directory}/")]
+
+
+def mount_root(home: Path, base: Path) -> Path:
+    """Mounted at HOME/root; nothing happens when it is."""
+    root, upper, work = home / "root", home / "upper", home / "work"
+    for folder in (root, upper, work):
+        folder.mkdir(parents=True, exist_ok=True)
+    if str(root) not in mount_points_below(home):
+        options = f"lowerdir={base},upperdir={upper},workdir={work}"
+        run("mount", "-t", "overlay", "overlay", "-o", options, root)
+    return root
+
+
+def remove_root(home: Path) -> None:
+    """Unmount and remove all of a host's files. Raises LabError when something below is still mounted."""
+    for point in mount_points_below(home):
+        run("umount", point)
+    if left := mount_points_below(home):
+        raise LabError(f"Still mounted, so nothing was removed: {', '.join(left)}")
+    if home.exists():
+        shutil.rmtree(home)
+
+
+def prepare_root(root: Path, paths: LabPaths, host: Host, debs: Path) -> None:
+    """What makes it this host; written once, before its first boot. The hosts of a lab are written by `write_hosts`."""
+    (root / "etc/hostname").write_text(f"{host.name}\n")
+    (root / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
+    (root / "etc/systemd/network/10-host0.network").write_text(network_file(host))
+    # apt's own copy of the index: a role that installs without updating first works as on a real host.
+    shutil.copyfile(debs / "Packages", root / "var/lib/apt/lists/_opt_debs_._Packages")
+    key = root / "etc/ssh/ssh_host_ed25519_key"
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", host.name, "-f", key)
+    ssh = root / "root/.ssh"
+    ssh.mkdir(mode=0o700, exist_ok=True)
+    shutil.copyfile(paths.key.with_suffix(".pub"), ssh / "authorized_keys")
+
+
+def host_key(root: Path) -> str:
+    """Type and key, as in known_hosts."""
+    return " ".join((root / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2])
+
+
+def write_hosts(root: Path, hosts: tuple[Host, ...]) -> None:
+    """All hosts of the lab by name; a file that the running host sees at once."""
+    (root / "etc/hosts").write_text(hosts_file(hosts))
