@@ -21,7 +21,7 @@ class Server:
     """One server below `directory`, reached through a Unix socket there. Not durable: it does not outlive the test."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._bin = postgres_bin(None)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -32,16 +32,27 @@ class Server:
             stdout=subprocess.DEVNULL,
         )
 
+    def follow(self, primary: "Server") -> None:
+        """In place of `initialise`: become a standby of `primary`, which streams to it."""
+        subprocess.run(
+            [
+                *(*AS_USER, self._bin / "pg_basebackup", "-D", self._data, "-R", "-U", "vstack"),
+                *("-h", primary.directory, "--checkpoint=fast", "--no-sync"),
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
     def start(self) -> None:
         options = {
             "listen_addresses": "",
-            "unix_socket_directories": str(self._directory),
+            "unix_socket_directories": str(self.directory),
             "fsync": "off",
             "shared_buffers": "32MB",
             "max_connections": "100",
         }
         flags = [f"--{name}={value}" for name, value in options.items()]
-        with (self._directory / "log").open("ab") as log:
+        with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*AS_USER, self._bin / "postgres", "-D", self._data, *flags],
                 stdout=log,
@@ -61,12 +72,40 @@ class Server:
     def stop(self) -> None:
         """Immediately, as in a crash."""
         if self._process is not None:
+            self.thaw()
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait()
             self._process = None
 
+    def freeze(self) -> None:
+        """Stop every process of the server where it stands: its sockets stay, and nobody answers."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        for pid in self._pids():
+            os.kill(pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """As a host that loses its power: no process of the server gets to say a word."""
+        assert self._process is not None
+        self.freeze()
+        for pid in self._pids():
+            os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def promote(self) -> None:
+        self.execute("SELECT pg_promote()")
+
+    def _pids(self) -> list[int]:
+        """The server's first process, and all it has started."""
+        assert self._process is not None
+        first = self._process.pid
+        return [first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]
+
     def url(self, database: str) -> str:
-        return f"postgresql://vstack@/{database}?host={self._directory}"
+        return f"postgresql://vstack@/{database}?host={self.directory}"
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
@@ -84,7 +123,7 @@ class Server:
 
     @property
     def _data(self) -> Path:
-        return self._directory / "data"
+        return self.directory / "data"
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ Invariants
   reaches callers as UnavailableError, within ACQUIRE_TIMEOUT_S plus STATEMENT_TIMEOUT_MS, and nothing else does.
 - While the database is known to be away, calls fail at once instead of queueing for it, and those that wait for an
   answer are cut off. Of several servers, all calls go to the one that the last look found to take writes.
-- What was to be on a standby too and is not, is not answered as done.
 - Connections are in autocommit mode: a statement alone is a transaction; `transaction()` groups several.
 """
 
@@ -67,7 +66,6 @@ class Database:
         self._url = url
         self._server: dict[str, str | int] = {}
         self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
-        self._unreplicated: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._pool = AsyncConnectionPool(
             with_deadlines(url),
             min_size=min(2, pool_size),
@@ -164,9 +162,6 @@ class Database:
                 except psycopg.errors.ReadOnlySqlTransaction:
                     await connection.close()  # a primary no more
                     raise
-                if connection in self._unreplicated:
-                    await connection.close()
-                    raise psycopg.OperationalError("committed on the primary, but not on its standby in time")
         except _AWAY as error:
             log.warning("database_call_failed", error=_sentence(error))
             raise _unavailable() from error
@@ -211,12 +206,7 @@ class Database:
             self._probe = None
 
     async def _configure(self, connection: Connection) -> None:
-        def on_notice(notice: psycopg.errors.Diagnostic) -> None:
-            if notice.source_function == "SyncRepWaitForLSN":
-                self._unreplicated.add(connection)
-
         await connection.execute(_SQL["configure"], {"statement_timeout_ms": str(STATEMENT_TIMEOUT_MS)})
-        connection.add_notice_handler(on_notice)
         self._open.add(connection)
 
 
