@@ -101,13 +101,16 @@ def work(order: Order) -> WorkerReport:
 async def _watch_all(order: Order) -> list[Outcome]:
     async with new_session(per_host=CONNECTIONS_PER_HOST) as session, asyncio.TaskGroup() as viewers:
         tasks = [
-            viewers.create_task(_watch(SmartClient(order.metadata_urls, session=session), viewer, order))
+            viewers.create_task(watch(SmartClient(order.metadata_urls, session=session), viewer, order))
             for viewer in order.viewers
         ]
     return [task.result() for task in tasks]
 
 
-async def _watch(client: SmartClient, viewer: Viewer, order: Order) -> Outcome:
+async def watch(
+    client: SmartClient, viewer: Viewer, order: Order, limits: list[asyncio.Timeout] | None = None
+) -> Outcome:
+    """One playback, from its start to its end or to the end of its time, which `limits` lets others bring forward."""
     await asyncio.sleep(viewer.begin_after_s)
     async with client:
         try:
@@ -117,7 +120,9 @@ async def _watch(client: SmartClient, viewer: Viewer, order: Order) -> Outcome:
         error_text: str | None = None
         completed = False
         try:
-            async with asyncio.timeout(order.seconds):
+            async with asyncio.timeout(order.seconds) as limit:
+                if limits is not None:
+                    limits.append(limit)
                 await playback.run()
             completed = True
         except TimeoutError:
