@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """A steady load for as long as something else is done to the cluster: viewers and uploads that start over and over.
 
-N viewers play what is stored, in real time, and U uploads run beside each other, each followed by another. SIGINT or SIGTERM ends it: uploads that
-run are awaited, playbacks are cut. The table has both sides; the exit status is 1 when an upload or a playback failed.
-"load is on" on stdout says that a video was there and every viewer has begun.
+N viewers play what is stored, in real time, beside U uploads; each is followed by another. SIGINT or SIGTERM ends it:
+uploads that run are awaited, playbacks are cut. The table has both sides; the exit status is 1 when an upload or a
+playback failed. "load is on" on stdout says that a video was there and every viewer has begun.
 
     scripts/load_steady.py --clients 20 --uploads 3 --file video.mp4 --metadata URL URL --uploader URL
 """
