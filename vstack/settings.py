@@ -90,6 +90,8 @@ class UploaderSettings(Common, frozen=True, kw_only=True):
     port: Port = 8084
     ffmpeg: str = "ffmpeg"
     ffprobe: str = "ffprobe"
+    media_socket: str = ""
+    """Where systemd starts media jobs (vstack-media.socket), which know their own programs; empty: as our children."""
     max_jobs: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
     max_queued: Annotated[int, msgspec.Meta(ge=1, le=10000)] = 100
     max_upload_bytes: PositiveInt = 200 * GIB

@@ -68,6 +68,10 @@ def _add_services(commands: "argparse._SubParsersAction[Parser]") -> None:
         command = commands.add_parser(kind, help=f"run the {kind} service")
         command.add_argument("--config", type=Path, required=True, metavar="FILE")
         command.set_defaults(run=_later("serve", "serve"), kind=kind)
+    media = commands.add_parser("media-job", help="run ffmpeg or ffprobe once, for the uploader")
+    for tool in ("ffmpeg", "ffprobe"):
+        media.add_argument(f"--{tool}", required=True, metavar="FILE")
+    media.set_defaults(run=_later("media", "run"))
     check = commands.add_parser("check-config", help="check a configuration file and print it without its secrets")
     check.add_argument("config", type=Path, metavar="FILE")
     check.set_defaults(run=_later("serve", "check_config"))

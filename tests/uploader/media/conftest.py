@@ -1,6 +1,8 @@
 """Clips are made once per run; `Packed` is a clip that went through the uploader's media pipeline."""
 
+import copy
 import os
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import pytest
 from tests.support.clips import ClipStore
 from vstack.core.fmp4 import PackedChunk
 from vstack.dev import programs
-from vstack.uploader.media import Plan, chunk_stream, plan, probe
+from vstack.uploader.media import MediaInfo, Plan, chunk_stream, plan, probe
+from vstack.uploader.media.chunking import DEFAULT_TIMEOUT_S
+from vstack.uploader.media.probing import PROBE_TIMEOUT_S
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,23 @@ class Studio:
         self.directory = directory
         self.clips = ClipStore(directory, media.ffmpeg)
         self.ffmpeg = os.environ.get("VSTACK_FFMPEG", media.ffmpeg)
-        self._packed: dict[str, Packed] = {}
         self.ffprobe = os.environ.get("VSTACK_FFPROBE", media.ffprobe)
+        self.media_socket = ""
+        self._packed: dict[str, Packed] = {}
+
+    def behind(self, media_socket: str) -> "Studio":
+        """The same with programs that the unit behind a socket runs."""
+        other = copy.copy(self)
+        other.media_socket = media_socket
+        return other
+
+    def probe(self, path: Path, *, timeout_s: float = PROBE_TIMEOUT_S) -> Awaitable[MediaInfo]:
+        return probe(path, ffprobe=self.ffprobe, media_socket=self.media_socket, timeout_s=timeout_s)
+
+    def chunks(
+        self, path: Path, plan: Plan, *, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> AsyncGenerator[PackedChunk, None]:
+        return chunk_stream(path, plan, ffmpeg=self.ffmpeg, media_socket=self.media_socket, timeout_s=timeout_s)
 
     def clip(self, name: str) -> Path:
         """The clip, or a skip that names the missing encoder."""
@@ -59,8 +78,8 @@ class Studio:
         """A clip and its chunks; packed at the first call."""
         if name not in self._packed:
             source = self.clip(name)
-            decided = plan(await probe(source, ffprobe=self.ffprobe))
-            chunks = [chunk async for chunk in chunk_stream(source, decided, ffmpeg=self.ffmpeg)]
+            decided = plan(await self.probe(source))
+            chunks = [chunk async for chunk in self.chunks(source, decided)]
             output = self.directory / f"packed-{name}.mp4"
             output.write_bytes(b"".join(chunk.data for chunk in chunks))
             self._packed[name] = Packed(source, decided, chunks, output)

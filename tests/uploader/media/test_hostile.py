@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import media_jobs
 from tests.support.mp4 import box
 from tests.uploader.media.conftest import Studio
 from vstack.errors import InvalidMediaError, SettingsError
@@ -21,6 +22,16 @@ pytestmark = pytest.mark.cluster
 
 def children_of_this_process() -> set[str]:
     return {pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
+@pytest.fixture(params=["child", "unit"])
+def studio(request: pytest.FixtureRequest, studio: Studio) -> Iterator[Studio]:
+    """The same whoever runs the programs."""
+    if request.param == "child":
+        yield studio
+    else:
+        with media_jobs.listening(studio.ffmpeg, studio.ffprobe) as path:
+            yield studio.behind(path)
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +46,8 @@ def nothing_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 async def consume(studio: Studio, path: Path) -> None:
-    decided = plan(await probe(path, ffprobe=studio.ffprobe))
-    async for _ in chunk_stream(path, decided, ffmpeg=studio.ffmpeg):
+    decided = plan(await studio.probe(path))
+    async for _ in studio.chunks(path, decided):
         pass
 
 
@@ -107,7 +118,7 @@ async def refused_by_ffmpeg_too(studio: Studio, path: Path, container: str) -> N
     """ffmpeg is guarded by itself, whatever ffprobe let through."""
     forged = plan(MediaInfo(13.0, (Stream(0, StreamKind.VIDEO, "h264", width=320, height=180),), container))
     with pytest.raises(InvalidMediaError, match="cannot be read"):
-        await anext(chunk_stream(path, forged, ffmpeg=studio.ffmpeg))
+        await anext(studio.chunks(path, forged))
 
 
 @asynccontextmanager
@@ -171,8 +182,8 @@ async def test_damage_ends_in_an_error_or_in_a_stream(studio: Studio, tmp_path: 
     path = tmp_path / f"upload.{name}"
     path.write_bytes(data)
     try:
-        decided = plan(await probe(path, ffprobe=studio.ffprobe, timeout_s=30))
-        async for chunk in chunk_stream(path, decided, ffmpeg=studio.ffmpeg, timeout_s=30):
+        decided = plan(await studio.probe(path, timeout_s=30))
+        async for chunk in studio.chunks(path, decided, timeout_s=30):
             assert chunk.data
     except InvalidMediaError as error:
         assert str(tmp_path) not in str(error)  # noqa: PT017 - either outcome is right
@@ -180,19 +191,19 @@ async def test_damage_ends_in_an_error_or_in_a_stream(studio: Studio, tmp_path: 
 
 async def test_closing_the_stream_early_ends_ffmpeg(studio: Studio) -> None:
     path = studio.clip("20mbps")
-    decided = plan(await probe(path, ffprobe=studio.ffprobe))
-    async with aclosing(chunk_stream(path, decided, ffmpeg=studio.ffmpeg)) as chunks:
+    decided = plan(await studio.probe(path))
+    async with aclosing(studio.chunks(path, decided)) as chunks:
         assert (await anext(chunks)).number == 0
         assert len(children_of_this_process()) >= 1
 
 
 async def test_cancelling_the_task_ends_ffmpeg(studio: Studio) -> None:
     path = studio.clip("20mbps")
-    decided = plan(await probe(path, ffprobe=studio.ffprobe))
+    decided = plan(await studio.probe(path))
     first = asyncio.Event()
 
     async def work() -> None:
-        async with aclosing(chunk_stream(path, decided, ffmpeg=studio.ffmpeg)) as chunks:
+        async with aclosing(studio.chunks(path, decided)) as chunks:
             async for _ in chunks:
                 first.set()
                 await asyncio.Event().wait()
@@ -206,15 +217,15 @@ async def test_cancelling_the_task_ends_ffmpeg(studio: Studio) -> None:
 
 async def test_a_time_limit_ends_ffmpeg(studio: Studio) -> None:
     path = studio.clip("long-gop")
-    decided = plan(await probe(path, ffprobe=studio.ffprobe))
+    decided = plan(await studio.probe(path))
     with pytest.raises(InvalidMediaError, match="took too long"):
-        await anext(chunk_stream(path, decided, ffmpeg=studio.ffmpeg, timeout_s=0.001))
+        await anext(studio.chunks(path, decided, timeout_s=0.001))
 
 
 async def test_missing_programs_are_the_operators_business(studio: Studio) -> None:
     path = studio.clip("mp4")
     with pytest.raises(SettingsError, match="cannot run"):
         await probe(path, ffprobe="/nonexistent/ffprobe")
-    decided = plan(await probe(path, ffprobe=studio.ffprobe))
+    decided = plan(await studio.probe(path))
     with pytest.raises(SettingsError, match="cannot run"):
         await anext(chunk_stream(path, decided, ffmpeg="/nonexistent/ffmpeg"))

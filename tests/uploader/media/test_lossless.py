@@ -5,7 +5,6 @@ import pytest
 from tests.support import media
 from tests.uploader.media.conftest import Packed, Studio
 from vstack.units import MAX_CHUNK_BYTES
-from vstack.uploader.media import chunk_stream
 
 pytestmark = pytest.mark.cluster
 
@@ -106,5 +105,5 @@ async def test_covers_timecodes_and_metadata_are_left_behind(studio: Studio) -> 
 
 async def test_the_same_file_gives_the_same_chunks(studio: Studio) -> None:
     packed = await studio.pack("mp4")
-    again = [chunk async for chunk in chunk_stream(packed.source, packed.plan, ffmpeg=studio.ffmpeg)]
+    again = [chunk async for chunk in studio.chunks(packed.source, packed.plan)]
     assert again == packed.chunks

@@ -2,10 +2,6 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
-
-THREADS: Final = 4
-"""Threads of one decoder or encoder: a job must not take a whole machine, nor its address space depend on the cores."""
 
 
 class StreamKind(StrEnum):

@@ -6,7 +6,8 @@ options exist in ffmpeg 5.1 and still mean the same in 8.
 
 from typing import Final
 
-from vstack.uploader.media.model import THREADS, MediaInfo, Plan, Stream, StreamKind, StreamPlan
+from vstack.uploader.media.model import MediaInfo, Plan, Stream, StreamKind, StreamPlan
+from vstack.uploader.sandbox.command import THREADS
 
 COPIED_VIDEO: Final = frozenset({"h264", "hevc", "vp9", "av1"})
 COPIED_AUDIO: Final = frozenset({"aac", "opus", "flac", "ac3", "eac3"})

@@ -11,9 +11,9 @@ import msgspec
 
 from vstack.errors import InvalidMediaError
 from vstack.units import KIB, MIB
-from vstack.uploader.media import sandbox
 from vstack.uploader.media.completeness import refuse_cut_off
 from vstack.uploader.media.model import MediaInfo, Stream, StreamKind
+from vstack.uploader.sandbox import running
 
 PROBE_TIMEOUT_S: Final = 60.0
 EXAMINED_PACKETS: Final = 2000
@@ -28,6 +28,7 @@ _ENTRIES: Final = (
     ":stream_disposition=attached_pic,timed_thumbnails"
     ":packet=stream_index,pts_time,dts_time"
 )
+_REPORT_ARGS: Final = ("-show_entries", _ENTRIES, "-read_intervals", f"%+#{EXAMINED_PACKETS}", "-of", "json")
 
 
 class _Format(msgspec.Struct):
@@ -57,17 +58,18 @@ class _Report(msgspec.Struct):
     packets: list[_Packet] = []
 
 
-async def probe(path: Path, *, ffprobe: str, timeout_s: float = PROBE_TIMEOUT_S) -> MediaInfo:
-    """What the file at `path` holds. InvalidMediaError where it is no video that can be stored."""
-    report = await _report(path, ffprobe, timeout_s)
+async def probe(path: Path, *, ffprobe: str, media_socket: str = "", timeout_s: float = PROBE_TIMEOUT_S) -> MediaInfo:
+    """What the file at `path` holds. InvalidMediaError where it is no video that can be stored.
+
+    ffprobe is run by the unit behind `media_socket`, or where that is empty by a child process.
+    """
+    report = await _report(path, running.Tool("ffprobe", ffprobe, media_socket), timeout_s)
     await asyncio.to_thread(refuse_cut_off, path, report.format.format_name)
     return _media_info(report)
 
 
-async def _report(path: Path, ffprobe: str, timeout_s: float) -> _Report:
-    args = [ffprobe, "-v", "error", *sandbox.FORMAT_GUARD, "-show_entries", _ENTRIES]
-    args += ["-read_intervals", f"%+#{EXAMINED_PACKETS}", "-of", "json", "-i", f"file:{path}"]
-    async with sandbox.run(args, timeout_s=timeout_s) as child:
+async def _report(path: Path, ffprobe: running.Tool, timeout_s: float) -> _Report:
+    async with running.run(ffprobe, _REPORT_ARGS, source=path, timeout_s=timeout_s) as child:
         output = bytearray()
         while data := await child.read(64 * KIB):
             output += data
@@ -75,7 +77,7 @@ async def _report(path: Path, ffprobe: str, timeout_s: float) -> _Report:
                 raise InvalidMediaError("the file describes itself at too great a length")
         status = await child.exit_status()
     if status != 0:
-        raise sandbox.failure(_UNREADABLE, child, path)
+        raise running.failure(_UNREADABLE, child)
     try:
         return msgspec.json.decode(output, type=_Report)
     except msgspec.DecodeError as error:
