@@ -9,7 +9,7 @@ from ansible_collections.vstack.cluster.plugins.module_utils.services import ser
 
 
 def services(groups: Iterable[str], address: str, disks: object) -> list[dict[str, object]]:
-    """What a host in these groups runs: `group`, `unit` and `url` of each; an error names every mistake in the disks."""
+    """What a host in these groups runs: `group`, `unit` and `url` of each; an error names all mistakes in the disks."""
     found, problems = services_of(groups, address, disks)
     if problems:
         raise AnsibleFilterError("; ".join(problems))

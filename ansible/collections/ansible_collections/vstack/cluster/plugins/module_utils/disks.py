@@ -92,7 +92,7 @@ class _Entry:
         if not isinstance(entry, dict):
             self._problem("must look like {name: d1, device: /dev/disk/by-id/...}")
             return
-        if isinstance(entry.get("name"), str):
+        if isinstance(entry.get("name"), str) and entry["name"]:
             self._where = f"disk {entry['name']}"
         self._entry = entry
         self._check_keys()
@@ -131,7 +131,7 @@ class _Entry:
             self._problem(f"has the name {_shown(name)}, which is no text: write it in quotes")
         elif not _NAME.fullmatch(name) or len(name) > room:
             self._problem(
-                f"needs a name of 1 to {room} characters from a-z and 0-9 (its {fstype} label has no more room)"
+                f"needs a name of 1 to {room} characters a-z and 0-9 (its {fstype} label has no more room)"
             )
         return str(name)
 

@@ -63,19 +63,16 @@ def _use(device: Device, disk: Disk) -> str:
     """Why a device can't be used at all, whatever is on it; "" if it can."""
     elsewhere = [point for point in device.mountpoints if point != disk.mount]
     stacked = [f"{holder.name} ({holder.kind})" for holder in device.holders if holder.kind != "part"]
-    if not device.exists:
-        return "does not exist on this host: look for the right path with `ls -l /dev/disk/by-id`"
-    if device.number is None:
-        return "is no block device: name a disk or a partition"
-    if elsewhere:
-        return f"is mounted on {', '.join(elsewhere)}: unmount it there first, or name another device"
-    if stacked:
-        return f"is in use by {', '.join(stacked)}: take that apart first, or name another device"
-    if not device.readable:
-        return "cannot be read, not even by root: look at the kernel's messages, or name another device"
-    if device.size_bytes == 0:
-        return "has no medium: its size is 0"
-    return "is read-only: name another device" if device.read_only else ""
+    reasons = (
+        (not device.exists, "does not exist on this host: look for the right path with `ls -l /dev/disk/by-id`"),
+        (device.number is None, "is no block device: name a disk or a partition"),
+        (elsewhere, f"is mounted on {', '.join(elsewhere)}: unmount it there first, or name another device"),
+        (stacked, f"is in use by {', '.join(stacked)}: take that apart first, or name another device"),
+        (not device.readable, "cannot be read, even by root: look at the kernel's messages, or name another device"),
+        (device.size_bytes == 0, "has no medium: its size is 0"),
+        (device.read_only, "is read-only: name another device"),
+    )
+    return next((sentence for holds, sentence in reasons if holds), "")
 
 
 def _content(device: Device, disk: Disk, wipe: Collection[str]) -> str:
@@ -87,7 +84,7 @@ def _content(device: Device, disk: Disk, wipe: Collection[str]) -> str:
     if disk.device in wipe or not (device.signatures or device.holders):
         return ""
     allow = "if it may be lost, add -e '{}'".format(json.dumps({"vstack_disks_wipe": [disk.device]}))
-    own = [label.removeprefix(LABEL_PREFIX) for label in types if label.startswith(LABEL_PREFIX)]
+    own = [label.removeprefix(LABEL_PREFIX) for label in types.keys() - {disk.label} if label.startswith(LABEL_PREFIX)]
     if own:
         return f"is V-Stack's disk {own[0]}, not {disk.name}: correct the name or the device; {allow}"
     return f"holds data ({_found(device)}) and is left alone: name another device; {allow}"

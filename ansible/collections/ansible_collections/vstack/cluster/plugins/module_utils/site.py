@@ -43,13 +43,13 @@ class Site:
         return self.variables.get(host, {}).get(name)
 
     def common(self, name: str, default: str) -> tuple[object, list[str]]:
-        """The value that all hosts share, and a sentence if they don't share one."""
-        values = {host: self.value(host, name) for host in self.hosts()}
-        found = list(dict.fromkeys(shown(default if value is None else value) for value in values.values()))
-        first = next(iter(values.values()), None)
+        """The value that all hosts share; if they don't, the default and a sentence."""
+        values = [default if value is None else value for value in (self.value(host, name) for host in self.hosts())]
+        found = list(dict.fromkeys(shown(value) for value in values))
         if len(found) > 1:
-            return first, [f"`{name}` differs between hosts ({named(found)}): set it once, in group_vars/all/main.yml"]
-        return default if first is None else first, []
+            where = "set it once, in group_vars/all/main.yml"
+            return default, [f"`{name}` differs between hosts ({named(found)}): {where}"]
+        return next(iter(values), default), []
 
     def disks(self, host: str) -> list[Disk]:
         """The disks of a storage host that are written correctly."""
