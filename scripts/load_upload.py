@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Many uploads at once: N files in parallel through the package's own client, and a table that says how it went.
 
-Every upload is followed until its video is stored. With --pid the resident memory of the uploader process is sampled
-meanwhile. The exit status is 1 when an upload failed.
+Every upload is followed until its video is stored, also over a restart of the uploader. With --pid the resident memory
+of the uploader process is sampled meanwhile. The exit status is 1 when an upload failed.
 
     scripts/load_upload.py --uploads 10 --pid "$(cat data/run/uploader.pid)" film.mp4 talk.mkv
 """

@@ -105,6 +105,7 @@ def _add_library(commands: "argparse._SubParsersAction[Parser]") -> None:
     upload.add_argument("file", type=Path, metavar="FILE")
     upload.add_argument("--title", required=True, metavar="T")
     upload.add_argument("--uploader", metavar="URL", help="uploader service")
+    upload.add_argument("--patience", type=float, metavar="S", help="how long an uploader may be away")
     upload.set_defaults(run=_later("upload", "upload"))
 
     play = commands.add_parser("play", parents=[peers], help="play a video through the smart client")

@@ -14,7 +14,7 @@ from vstack.cli import output
 from vstack.cli.parser import uploader_url
 from vstack.errors import VStackError
 from vstack.rpc.http import new_session
-from vstack.rpc.uploader import UploaderClient
+from vstack.rpc.uploader import PATIENCE_S, UploaderClient
 from vstack.wire.uploader import UploadStatus
 
 SENT_PERCENT: Final = 10
@@ -39,15 +39,26 @@ def upload(options: argparse.Namespace) -> int:
     return 0
 
 
-async def store(session: aiohttp.ClientSession, url: str, file: Path, title: str, *, bar: bool = True) -> UploadStatus:
+async def store(
+    session: aiohttp.ClientSession,
+    url: str,
+    file: Path,
+    title: str,
+    *,
+    bar: bool = True,
+    patience_s: float = PATIENCE_S,
+) -> UploadStatus:
     """Send a file and wait until it is stored, with a progress bar on stderr if that is a terminal.
 
     UploadFailedError with the uploader's reason, and what `UploaderClient` raises.
     """
-    client = UploaderClient(session, url)
+    client = UploaderClient(session, url, patience_s=patience_s)
     with _bar(file.name, shown=bar) as show:
         accepted = await client.upload(
-            file, title, lambda sent, total: show(SENT_PERCENT * sent / max(1, total), "sending")
+            file,
+            title,
+            lambda sent, total: show(SENT_PERCENT * sent / max(1, total), "sending"),
+            lambda _reason: show(0, "waiting for the uploader"),
         )
         status = await client.wait(
             accepted.upload_session_id, lambda status: show(status.progress, status.status.replace("_", " "))
@@ -59,7 +70,14 @@ async def store(session: aiohttp.ClientSession, url: str, file: Path, title: str
 
 async def _upload(options: argparse.Namespace) -> UploadStatus:
     async with new_session() as session:
-        return await store(session, uploader_url(options), options.file, options.title, bar=not options.json)
+        return await store(
+            session,
+            uploader_url(options),
+            options.file,
+            options.title,
+            bar=not options.json,
+            patience_s=PATIENCE_S if options.patience is None else options.patience,
+        )
 
 
 @contextlib.contextmanager

@@ -96,7 +96,11 @@ async def make_app(settings: UploaderSettings) -> web.Application:
         spool.close()
         store.close()
 
+    async def drain() -> None:
+        await app[UPLOADS].queue.drain(settings.drain_s)
+
     app.cleanup_ctx.append(resources)
+    app[runner.DRAIN] = drain
     return app
 
 

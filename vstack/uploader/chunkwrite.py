@@ -43,8 +43,8 @@ SLOW_PUT_S: Final = 4.0
 """Without a write quorum after this time, slow nodes are replaced as if they had failed."""
 GRACE_S: Final = 4.0
 """With a write quorum, how long the other copies and votes are waited for before the commit."""
-PATIENCE_S: Final = 120.0
-"""How long a chunk is tried again while nodes or the metadata service are away."""
+PATIENCE_S: Final = 900.0
+"""How long a chunk is tried again while nodes or the metadata service are away: longer than all hosts take to boot."""
 EPOCH: Final = 0
 
 log = structlog.get_logger()
@@ -97,6 +97,8 @@ class ChunkWrite:
         self._holders: set[str] = set()
         self._receipts: dict[str, str] = {}
         self._puts: dict[str, asyncio.Task[None]] = {}
+        self._refusal: ConflictError | None = None
+        """A node's final word: the chunk was given up, or cut differently by an earlier run of the upload."""
 
     async def run(self) -> None:
         """Returns when the chunk is committed with at least a write quorum of durable copies."""
@@ -145,6 +147,8 @@ class ChunkWrite:
                 self._put_missing()
                 tried |= set(self._placement)
                 replace_at_s = time.monotonic() + SLOW_PUT_S
+            elif not pending and self._refusal is not None:
+                raise self._refusal
             elif not pending:
                 raise UnavailableError(
                     f"{self._chunk_id} is durable on {len(self._durable())} nodes and needs {self._required}"
@@ -205,7 +209,10 @@ class ChunkWrite:
         except VStackError as error:
             metrics.labels("failed").observe(time.perf_counter() - started_s)
             log.warning("put_failed", chunk_id=self._chunk_id, node_id=node_id, code=error.code, error=str(error))
-            self._cluster.nodes.suspect(node_id)
+            if isinstance(error, ConflictError):
+                self._refusal = error
+            else:
+                self._cluster.nodes.suspect(node_id)
             return
         metrics.labels("stored").observe(time.perf_counter() - started_s)
         self._cluster.nodes.trust(node_id)

@@ -1,27 +1,40 @@
 """Spreads the chunks of one video over the storage nodes: a bounded pipeline in order of production.
 
 Invariants: at most IN_FLIGHT chunks are on their way to their commit and at most MAX_FOLLOWED wait for a late copy, so
-memory is bounded; commits may complete out of order; the first chunk that cannot be committed ends all.
+memory is bounded; commits may complete out of order; the first chunk that cannot be committed ends all; a chunk that is
+committed already is neither written again nor passed over with other bytes.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
+from vstack import checksums
 from vstack.core.fmp4.chunk import PackedChunk
+from vstack.errors import ConflictError
 from vstack.uploader.chunkwrite import ChunkWrite, Cluster, Target
 
 IN_FLIGHT: Final = 4
 MAX_FOLLOWED: Final = 4
+CUT_DIFFERENTLY: Final = (
+    "the file is cut differently than before the uploader was restarted (another version of ffmpeg?); please upload it "
+    "again"
+)
 
 OnCommitted = Callable[[PackedChunk], Awaitable[None]]
 
 
 class Distributor:
-    """Writes chunks of one video. Leaving the context waits for late copies, each up to its deadline."""
+    """Writes chunks of one video. Leaving the context waits for late copies, each up to its deadline.
 
-    def __init__(self, target: Target, cluster: Cluster, on_committed: OnCommitted) -> None:
+    `committed` has the hex checksums of the chunks that an earlier run has committed, by number.
+    """
+
+    def __init__(
+        self, target: Target, cluster: Cluster, on_committed: OnCommitted, committed: Mapping[int, str] | None = None
+    ) -> None:
+        self._committed = committed or {}
         self._target = target
         self._cluster = cluster
         self._on_committed = on_committed
@@ -39,18 +52,27 @@ class Distributor:
         await asyncio.gather(*self._followers, return_exceptions=True)
 
     async def write_all(self, chunks: AsyncIterator[PackedChunk]) -> int:
-        """Commit every chunk; returns how many there were."""
+        """Commit every chunk that is not; returns how many there were. ConflictError where one differs from before."""
         slots = asyncio.Semaphore(IN_FLIGHT)
         count = 0
         try:
             async with asyncio.TaskGroup() as group:
                 async for chunk in chunks:
+                    count += 1
+                    if self._is_committed(chunk):
+                        await self._on_committed(chunk)
+                        continue
                     await slots.acquire()
                     group.create_task(self._write(chunk, slots))
-                    count += 1
         except BaseExceptionGroup as failures:
             raise _first(failures) from failures
         return count
+
+    def _is_committed(self, chunk: PackedChunk) -> bool:
+        checksum = self._committed.get(chunk.number)
+        if checksum is not None and checksum != checksums.of(chunk.data):
+            raise ConflictError(CUT_DIFFERENTLY)
+        return checksum is not None
 
     async def _write(self, chunk: PackedChunk, slots: asyncio.Semaphore) -> None:
         write = ChunkWrite(chunk, self._target, self._cluster)

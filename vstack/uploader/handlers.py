@@ -1,13 +1,15 @@
 """The uploader's endpoints: decode, call, encode."""
 
+import contextlib
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
 
 from aiohttp import web
 
 from vstack import ids
-from vstack.errors import VStackError
+from vstack.errors import NotFoundError, UnavailableError, VStackError
 from vstack.ids import Identifier
 from vstack.service.endpoint import json_response
 from vstack.service.middleware import error_response, expect
@@ -20,6 +22,7 @@ from vstack.wire.common import timestamp
 from vstack.wire.uploader import Health, UploadAccepted, UploadStatus
 
 SERVICE_NAME: Final = "uploader-service"
+RECEIVED_AFTER_S: Final = 2.0
 
 
 class Uploads:
@@ -33,18 +36,29 @@ class Uploads:
         self.spool = spool
         self.metrics = metrics
         self.max_upload_bytes = max_upload_bytes
+        self._receiving: set[str] = set()
+
+    def earlier(self, request: web.Request) -> Session | None:
+        """What became of this very upload when it was sent before, if it was accepted then."""
+        session_id = receive.key_of(request)
+        try:
+            return None if session_id is None else self.store.get(session_id)
+        except NotFoundError:
+            return None
 
     def check_head(self, request: web.Request) -> None:
         """Everything that can refuse an upload before its body is read."""
         receive.check_head(request, self.max_upload_bytes)
+        if receive.key_of(request) in self._receiving:
+            raise UnavailableError("this upload is being received already", retry_after_s=RECEIVED_AFTER_S)
         self.queue.require_room()
         self.spool.require(request.content_length or 0)
 
     async def accept(self, request: web.Request) -> Session:
         """Receive one upload. Returns when its file and its session are durable and its job waits."""
         self.check_head(request)
-        with self.queue.admitted():
-            session_id = str(uuid.uuid4())
+        session_id = receive.key_of(request) or str(uuid.uuid4())
+        with self.queue.admitted(), self._alone(session_id):
             async with self.spool.receiving(session_id) as incoming:
                 form = await receive.receive(request, incoming, self.max_upload_bytes)
                 await incoming.finish()
@@ -61,18 +75,33 @@ class Uploads:
             self.queue.put(session_id)
         return session
 
+    @contextlib.contextmanager
+    def _alone(self, session_id: str) -> Iterator[None]:
+        self._receiving.add(session_id)
+        try:
+            yield
+        finally:
+            self._receiving.discard(session_id)
+
 
 UPLOADS: Final = web.AppKey("uploads", Uploads)
 
 
 async def upload(request: web.Request) -> UploadAccepted:
-    """Receive a video file (multipart/form-data: video, title) and start to work on it."""
+    """Receive a video file (multipart/form-data: video, title) and start to work on it.
+
+    A client that cannot know whether its upload arrived may send it again: with the header `Idempotency-Key`, a UUID of
+    its own that becomes the session's id, an upload that was accepted is not received twice but answered as before.
+    """
     uploads = request.app[UPLOADS]
     try:
-        session = await uploads.accept(request)
+        return _accepted(uploads.earlier(request) or await uploads.accept(request))
     except VStackError:
         uploads.metrics.uploads.labels("refused").inc()
         raise
+
+
+def _accepted(session: Session) -> UploadAccepted:
     return UploadAccepted(
         video_id=session.video_id,
         upload_session_id=session.session_id,
@@ -84,9 +113,12 @@ async def upload(request: web.Request) -> UploadAccepted:
 
 
 async def before_upload(request: web.Request) -> web.StreamResponse | None:
-    """Answer `Expect: 100-continue`: refuse what the head alone shows to be wrong before the file is sent."""
+    """Answer `Expect: 100-continue`: what the head alone shows to be wrong, or accepted before, is not to be sent."""
+    uploads = request.app[UPLOADS]
     try:
-        request.app[UPLOADS].check_head(request)
+        if (session := uploads.earlier(request)) is not None:
+            return json_response(_accepted(session))
+        uploads.check_head(request)
     except VStackError as error:
         return error_response(error)
     return await expect(request)
@@ -98,10 +130,10 @@ async def status(request: web.Request, *, upload_session_id: Identifier) -> Uplo
 
 
 async def health(request: web.Request) -> Health | web.Response:
-    """Whether uploads are taken: 503 while the disk has no room for any."""
+    """Whether uploads are taken: 503 while the disk has no room for any, or the service is stopping."""
     uploads = request.app[UPLOADS]
-    room = uploads.spool.free_bytes() > 0
+    open_ = uploads.spool.free_bytes() > 0 and not uploads.queue.draining
     answer = Health(
-        status="healthy" if room else "unhealthy", service=SERVICE_NAME, active_uploads=uploads.queue.active
+        status="healthy" if open_ else "unhealthy", service=SERVICE_NAME, active_uploads=uploads.queue.active
     )
-    return answer if room else json_response(answer, status=503)
+    return answer if open_ else json_response(answer, status=503)

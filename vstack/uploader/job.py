@@ -1,14 +1,18 @@
 """The work on one received file: probe, cut, register, distribute, activate; or give up and leave nothing behind.
 
-Invariants: the session says `registered` before the metadata service can know the video, so whatever ends this process,
-somebody later tells that service to remove it; a finished session has no file; `completed` is said only after the
-video is active.
+A job that the end of the process interrupts, orderly or not, runs again from the received file. Every step may be
+repeated: the video keeps its id, and the same program cuts the same file into the same chunks, so those that are
+committed are recognised and not written again.
+
+Invariants: the session says `registered` before the metadata service can know the video, so whoever gives up later
+tells that service to remove it; it says `finalizing` once all chunks are committed, and only then the file goes; a
+finished session has no file; `completed` is said only after the video is active.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -16,8 +20,9 @@ from typing import Final, TypeVar
 import msgspec
 import structlog
 
+from vstack import checksums
 from vstack.core.fmp4.chunk import PackedChunk
-from vstack.errors import NotFoundError, RemoteError, UnavailableError, VStackError
+from vstack.errors import ConflictError, NotFoundError, RemoteError, UnavailableError, VStackError
 from vstack.rpc.http import backoff_s
 from vstack.uploader import media
 from vstack.uploader.chunkwrite import PATIENCE_S, Cluster, Target
@@ -29,7 +34,14 @@ from vstack.wire.uploader import UploadPhase
 
 CLEANUP_TIMEOUT_S: Final = 4.0
 REAP_EVERY_S: Final = 5.0
-INTERRUPTED: Final = "the uploader was stopped while it worked on this file; please upload it again"
+MANIFEST_TIMEOUT_S: Final = 60.0
+MAX_ATTEMPTS: Final = 3
+"""A file is given up when the process has crashed so often while it worked on it, with nothing gained."""
+CRASHED: Final = "the uploader crashed several times while it worked on this file"
+LOST: Final = "the uploader has lost the received file; please upload it again"
+GIVEN_UP: Final = (
+    "the video was deleted, or given up because the uploader was away for too long; please upload it again"
+)
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -68,54 +80,60 @@ class Workshop:
     job_timeout_s: float
 
     async def run(self, session_id: str) -> None:
-        """Work on a received file until its session is finished. Cancelled, it gives up first."""
+        """Work on a received file until its session is finished. Cancelled, it leaves everything for the next run."""
         tracker = Tracker(self.store, self.store.get(session_id))
         structlog.contextvars.bind_contextvars(upload_session_id=session_id, video_id=tracker.session.video_id)
         try:
+            if tracker.session.attempts >= MAX_ATTEMPTS:
+                await self._give_up(tracker, CRASHED)
+                return
             async with asyncio.timeout(self.job_timeout_s):
                 await self._process(tracker)
         except asyncio.CancelledError:
-            await self._give_up(tracker, INTERRUPTED, "interrupted")
+            await self._interrupted(tracker)
             raise
         except VStackError as error:
-            await self._give_up(tracker, str(error), "failed")
+            await self._give_up(tracker, str(error))
         except TimeoutError:
-            await self._give_up(tracker, f"not done after {self.job_timeout_s:.0f} s", "failed")
+            await self._give_up(tracker, f"not done after {self.job_timeout_s:.0f} s")
         except Exception:
             log.exception("upload_crashed")
-            await self._give_up(tracker, "internal error", "failed")
+            await self._give_up(tracker, "internal error")
 
     async def _process(self, tracker: Tracker) -> None:
-        video_id = tracker.session.video_id
+        before = tracker.session
+        await tracker.move("processing", attempts=before.attempts + 1)
         async with contextlib.AsyncExitStack() as late_copies:
-            total_chunks, duration_s = await self._distribute(tracker, late_copies)
-            await self.spool.remove(tracker.session.session_id)
-            await tracker.move("finalizing", total_chunks=total_chunks)
-            await self._activate(video_id, total_chunks, duration_s)
+            if before.status != "finalizing":
+                total_chunks = await self._distribute(tracker, late_copies)
+                await tracker.move("finalizing", total_chunks=total_chunks)
+            await self.spool.remove(before.session_id)
+            await self._activate(tracker.session)
             await tracker.move("completed", registered=False, finished_at_s=time.time())
             self.cluster.metrics.uploads.labels("completed").inc()
-            log.info("upload_completed", total_chunks=total_chunks)
+            log.info("upload_completed", total_chunks=tracker.session.total_chunks)
 
-    async def _distribute(self, tracker: Tracker, late_copies: contextlib.AsyncExitStack) -> tuple[int, float]:
-        """Cut the file and commit all its chunks; how many there were, and their duration in seconds.
+    async def _distribute(self, tracker: Tracker, late_copies: contextlib.AsyncExitStack) -> int:
+        """Cut the file and commit all its chunks that are not committed yet; how many there are in all.
 
         The video is registered once ffprobe has accepted the file and ffmpeg has made its first chunk.
         """
         session = tracker.session
         path = self.spool.path(session.session_id)
-        await tracker.move("processing", begun=True)
         plan = media.plan(await media.probe(path, ffprobe=self.ffprobe))
         await tracker.move("chunking")
         async with self._cutting(path, plan) as chunks:
             first = await anext(chunks)
             await tracker.move("registering", registered=True)
             target = Target.of(await self._register(session, plan.duration_s), session.title)
+            committed = await self._committed(session)
             await tracker.move("uploading_chunks")
-            share = _Share(tracker, plan.duration_s)
-            distributor = await late_copies.enter_async_context(Distributor(target, self.cluster, share.committed))
+            share = _Share(tracker, plan.duration_s, len(committed))
+            distributor = await late_copies.enter_async_context(
+                Distributor(target, self.cluster, share.committed, committed)
+            )
             async with contextlib.aclosing(_chain(first, chunks)) as all_chunks:
-                total_chunks = await distributor.write_all(all_chunks)
-        return total_chunks, share.duration_ms / 1000
+                return await distributor.write_all(all_chunks)
 
     @contextlib.asynccontextmanager
     async def _cutting(self, path: Path, plan: media.Plan) -> AsyncIterator[AsyncIterator[PackedChunk]]:
@@ -139,11 +157,25 @@ class Workshop:
                 raise UnavailableError("no storage node is up")
             return created
 
-        return await self._patiently(register)
+        try:
+            return await self._patiently(register)
+        except ConflictError as error:
+            if session.registered:
+                raise ConflictError(GIVEN_UP) from error
+            raise
 
-    async def _activate(self, video_id: str, total_chunks: int, duration_s: float) -> None:
-        change = StatusChange(status="active", total_chunks=total_chunks, duration_sec=duration_s)
-        await self._patiently(lambda: self.cluster.metadata.set_status(video_id, change))
+    async def _committed(self, session: Session) -> Mapping[int, str]:
+        """Hex checksums of the chunks that earlier runs of the job have committed, by number."""
+        if not session.registered:
+            return {}
+        metadata = self.cluster.metadata
+        manifest = await self._patiently(lambda: metadata.manifest(session.video_id, timeout_s=MANIFEST_TIMEOUT_S))
+        return {chunk.sequence_num: checksums.parse(chunk.checksum) for chunk in manifest.chunks}
+
+    async def _activate(self, session: Session) -> None:
+        """Make the video visible; its duration is that of its chunks, which the metadata service knows."""
+        change = StatusChange(status="active", total_chunks=session.total_chunks)
+        await self._patiently(lambda: self.cluster.metadata.set_status(session.video_id, change))
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """The answer of a call to the metadata service, which may be away for PATIENCE_S."""
@@ -159,12 +191,23 @@ class Workshop:
             await asyncio.sleep(backoff_s(attempt))
             attempt += 1
 
-    async def _give_up(self, tracker: Tracker, reason: str, outcome: str) -> None:
+    async def _interrupted(self, tracker: Tracker) -> None:
+        """Note that this run ended in order; where that fails it counts as a crash, which costs an attempt."""
+        session = tracker.session
+        if session.finished:  # and waiting for a late copy only
+            return
+        log.info("upload_interrupted", status=session.status, chunks_committed=session.chunks_committed)
+        try:
+            await self.store.save(msgspec.structs.replace(session, attempts=max(0, session.attempts - 1)))
+        except VStackError:
+            log.exception("interruption_not_recorded")
+
+    async def _give_up(self, tracker: Tracker, reason: str) -> None:
         """Fail the session, and remove the file and the video. What cannot be removed now, `reap` removes."""
         if tracker.session.finished:
             return
         log.warning("upload_failed", error=reason)
-        self.cluster.metrics.uploads.labels(outcome).inc()
+        self.cluster.metrics.uploads.labels("failed").inc()
         removed = not tracker.session.registered or await self._remove_video(tracker.session.video_id)
         failed = msgspec.structs.replace(
             tracker.session.moved("failed"), error=reason, registered=not removed, finished_at_s=time.time()
@@ -183,21 +226,23 @@ class Workshop:
                 await self.store.save(msgspec.structs.replace(session, registered=False))
 
     async def recover(self) -> list[str]:
-        """What an earlier process left: fail what it had begun; returns the sessions that still wait for their turn.
+        """The sessions that an earlier process left unfinished, the oldest first: their jobs run again.
 
-        Files of no waiting session are removed; `reap` removes the videos.
+        Files of no such session are removed, so is what it received in part. A session without its file fails; `reap`
+        removes its video.
         """
-        waiting: list[str] = []
+        left: list[str] = []
         for session in sorted(self.store.all(), key=lambda session: session.started_at):
             if session.finished:
                 continue
-            if not session.begun and self.spool.path(session.session_id).is_file():
-                waiting.append(session.session_id)
+            if session.status == "finalizing" or self.spool.path(session.session_id).is_file():
+                left.append(session.session_id)
                 continue
-            self.cluster.metrics.uploads.labels("interrupted").inc()
-            await Tracker(self.store, session).move("failed", error=INTERRUPTED, finished_at_s=time.time())
-        self.spool.keep_only(waiting)
-        return waiting
+            self.cluster.metrics.uploads.labels("failed").inc()
+            await Tracker(self.store, session).move("failed", error=LOST, finished_at_s=time.time())
+        self.cluster.metrics.resumed_uploads.inc(len(left))
+        self.spool.keep_only(left)
+        return left
 
     async def _remove_video(self, video_id: str) -> bool:
         try:
@@ -212,22 +257,29 @@ class Workshop:
 
 
 class _Share:
-    """How much of a video is committed. By media time; by bytes where the file does not say how long it is."""
+    """How much of a video is committed. By media time; by bytes where the file does not say how long it is.
 
-    def __init__(self, tracker: Tracker, duration_s: float) -> None:
+    `before` chunks were committed by earlier runs of the job. With the first one more the job got further.
+    """
+
+    def __init__(self, tracker: Tracker, duration_s: float, before: int) -> None:
         self._tracker = tracker
         self._total_ms = duration_s * 1000
+        self._before = before
+        self._duration_ms = 0
         self._bytes = 0
         self._chunks = 0
-        self.duration_ms = 0
 
     async def committed(self, chunk: PackedChunk) -> None:
-        self.duration_ms += chunk.duration_ms
+        self._duration_ms += chunk.duration_ms
         self._bytes += len(chunk.data)
         self._chunks += 1
-        size_bytes = self._tracker.session.size_bytes
-        fraction = self.duration_ms / self._total_ms if self._total_ms else self._bytes / size_bytes
-        await self._tracker.move("uploading_chunks", fraction, chunks_committed=self._chunks)
+        session = self._tracker.session
+        fraction = self._duration_ms / self._total_ms if self._total_ms else self._bytes / session.size_bytes
+        changes = {"chunks_committed": max(self._chunks, session.chunks_committed)}
+        if self._chunks > self._before and session.attempts > 1:
+            changes["attempts"] = 1
+        await self._tracker.move("uploading_chunks", fraction, **changes)
 
 
 async def _chain(first: PackedChunk, rest: AsyncIterator[PackedChunk]) -> AsyncGenerator[PackedChunk, None]:

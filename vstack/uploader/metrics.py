@@ -11,8 +11,13 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.uploads = Counter(
             "vstack_uploader_uploads_total",
-            "Uploads by how they ended: completed, failed, refused (in the request), interrupted (by a restart)",
+            "Uploads by how they ended: completed, failed, refused (in the request)",
             ("outcome",),
+            registry=registry,
+        )
+        self.resumed_uploads = Counter(
+            "vstack_uploader_resumed_uploads_total",
+            "Uploads that an earlier process had not finished and this one goes on with",
             registry=registry,
         )
         self.received_bytes = Counter(

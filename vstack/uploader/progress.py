@@ -1,7 +1,7 @@
 """How far an upload is, as one number from 0 to 100. Pure.
 
 Invariants: within a phase the number stays inside the phase's range, whose upper end belongs to the next phase; it is
-100 only when the upload is completed; `advance` never lets it fall.
+100 only when the upload is completed; `advance` never lets it fall. Phases follow each other in the order of RANGES.
 """
 
 from typing import Final
@@ -17,6 +17,12 @@ RANGES: Final[dict[UploadPhase, tuple[int, int]]] = {
     "finalizing": (90, 100),
 }
 """First percent of each phase, and the first percent of the next."""
+
+
+def is_past(phase: UploadPhase, current: UploadPhase) -> bool:
+    """Whether an upload that has come to `current` has left `phase` behind; nothing is said of ends."""
+    order = tuple(RANGES)
+    return phase in order and current in order and order.index(phase) < order.index(current)
 
 
 def percent(phase: UploadPhase, fraction: float = 0.0) -> int:

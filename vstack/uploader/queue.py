@@ -1,7 +1,8 @@
 """The bounded queue of jobs.
 
 Invariants: at most `max_jobs` run at once; receiving, waiting and running uploads together never exceed
-`max_jobs + max_queued`, so what was admitted is never refused later; every worker is stopped before the queue closes.
+`max_jobs + max_queued`, so what was admitted is never refused later; every worker is stopped before the queue closes;
+once it drains, nothing new is admitted.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from vstack.errors import UnavailableError
 from vstack.uploader.metrics import Metrics
 
 RETRY_AFTER_S: Final = 10.0
+RESTARTED_AFTER_S: Final = 5.0
 
 log = structlog.get_logger()
 
@@ -31,7 +33,10 @@ class JobQueue:
         self._metrics = metrics
         self._waiting: asyncio.Queue[str] = asyncio.Queue()
         self._receiving = 0
+        self._nothing_received = asyncio.Event()
+        self._nothing_received.set()
         self._unfinished = 0
+        self.draining = False
 
     @property
     def active(self) -> int:
@@ -39,7 +44,9 @@ class JobQueue:
         return self._receiving + self._unfinished
 
     def require_room(self) -> None:
-        """UnavailableError while the queue is full."""
+        """UnavailableError while the queue is full or drains."""
+        if self.draining:
+            raise UnavailableError("the uploader is being restarted", retry_after_s=RESTARTED_AFTER_S)
         if self.active >= self._capacity:
             raise UnavailableError("the uploader has as many uploads as it takes", retry_after_s=RETRY_AFTER_S)
 
@@ -48,12 +55,23 @@ class JobQueue:
         """A place for a file that is being received; `put` inside the block makes it one for a job."""
         self.require_room()
         self._receiving += 1
+        self._nothing_received.clear()
         self._metrics.receiving.inc()
         try:
             yield
         finally:
             self._receiving -= 1
             self._metrics.receiving.dec()
+            if not self._receiving:
+                self._nothing_received.set()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Admit nothing more; returns when no file is being received, or after `timeout_s`. Jobs go on."""
+        self.draining = True
+        log.info("draining", receiving=self._receiving, timeout_s=timeout_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._nothing_received.wait()
 
     def put(self, session_id: str) -> None:
         """Let a session wait for its turn. At start-up this may go beyond the bound: those were admitted before."""
@@ -63,7 +81,7 @@ class JobQueue:
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """Jobs run inside the block; those that still run at its end are cancelled and have cleaned up after it."""
+        """Jobs run inside the block; those that still run at its end are cancelled and have ended after it."""
         workers = [asyncio.create_task(self._work()) for _ in range(self._max_jobs)]
         try:
             yield

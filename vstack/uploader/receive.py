@@ -6,6 +6,7 @@ few pieces of PIECE_BYTES, never the file; an upload that ends early, for whatev
 
 import asyncio
 import re
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -18,6 +19,7 @@ from vstack.errors import InvalidRequestError, TooLargeError
 from vstack.units import KIB, MAX_TITLE_CHARS
 from vstack.uploader.spool import Incoming
 from vstack.wire.common import Title
+from vstack.wire.uploader import KEY_HEADER
 
 EXTENSIONS: Final = frozenset({"mp4", "avi", "mov", "mkv", "webm", "flv"})
 PIECE_BYTES: Final = 256 * KIB
@@ -63,6 +65,15 @@ def check_head(request: web.Request, max_upload_bytes: int) -> None:
         raise InvalidRequestError("an upload is a POST of multipart/form-data with the fields video and title")
     if (request.content_length or 0) > max_upload_bytes + ENVELOPE_BYTES:
         raise _too_large(max_upload_bytes)
+
+
+def key_of(request: web.Request) -> str | None:
+    """The client's own id of this upload in canonical form, None where it gives none."""
+    key = request.headers.get(KEY_HEADER)
+    try:
+        return None if key is None else str(uuid.UUID(key))
+    except ValueError as error:
+        raise InvalidRequestError(f"{KEY_HEADER} must be a UUID") from error
 
 
 async def receive(request: web.Request, incoming: Incoming, max_upload_bytes: int) -> Form:

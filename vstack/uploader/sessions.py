@@ -30,8 +30,9 @@ log = structlog.get_logger()
 class Session(Message, frozen=True, kw_only=True):
     """One upload, as it is stored.
 
-    `begun` says that a job has touched it: a session that was only waiting runs again after a restart, one that had
-    begun fails. `registered` says that the metadata service may know the video, so giving up means telling it so.
+    `attempts` counts the runs of its job that began and did not end in order since it last got further: a file that
+    brings the process down is known by them. `registered` says that the metadata service may know the video, so giving
+    up means telling it so.
     """
 
     session_id: str
@@ -45,7 +46,7 @@ class Session(Message, frozen=True, kw_only=True):
     total_chunks: int | None = None
     chunks_committed: int = 0
     error: str | None = None
-    begun: bool = False
+    attempts: int = 0
     registered: bool = False
     finished_at_s: float | None = None
 
@@ -54,7 +55,12 @@ class Session(Message, frozen=True, kw_only=True):
         return self.status in ("completed", "failed")
 
     def moved(self, phase: UploadPhase, fraction: float = 0.0) -> "Session":
-        """The session with `fraction` of `phase` done."""
+        """The session with `fraction` of `phase` done.
+
+        A job that runs again passes through phases that are over, and shows none of them.
+        """
+        if progress.is_past(phase, self.status):
+            return self
         return msgspec.structs.replace(self, status=phase, progress=progress.advance(self.progress, phase, fraction))
 
     def public(self) -> UploadStatus:
@@ -83,6 +89,7 @@ class SessionStore:
     def load(self) -> None:
         """Read what an earlier process left. Called once, before the service listens."""
         self._directory.mkdir(parents=True, exist_ok=True)
+        sync_directory(self._directory.parent)
         for leftover in self._directory.glob("*.tmp"):
             leftover.unlink()
         for path in self._directory.glob("*.json"):

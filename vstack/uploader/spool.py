@@ -98,6 +98,7 @@ class Spool:
         """Make the directory and lock it; SettingsError where it cannot be written, or another uploader uses it."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
+            sync_directory(self._directory.parent)
             probe = self._directory / "writable"
             probe.touch()
             probe.unlink()

@@ -1,8 +1,11 @@
 """The uploader's messages."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from vstack.wire.common import Message
+
+KEY_HEADER: Final = "Idempotency-Key"
+"""A UUID that a client gives to one upload: sent again with it, the upload still becomes one video."""
 
 UploadPhase = Literal[
     "uploading", "processing", "chunking", "registering", "uploading_chunks", "finalizing", "completed", "failed"

@@ -163,7 +163,7 @@ def test_an_upload_that_cannot_be(nobody: str, tmp_path: Path, capsys: pytest.Ca
     assert main(["upload", str(tmp_path / "none.mp4"), "--title", "T", "--uploader", nobody]) == 1
     assert "none.mp4: No such file" in one_line(capsys.readouterr().err)
     (tmp_path / "file.mp4").write_bytes(b"x")
-    assert main(["upload", str(tmp_path / "file.mp4"), "--title", "T", "--uploader", nobody]) == 1
+    assert main(["upload", str(tmp_path / "file.mp4"), "--title", "T", "--uploader", nobody, "--patience", "0"]) == 1
     assert nobody.removeprefix("http://") in one_line(capsys.readouterr().err)
 
 

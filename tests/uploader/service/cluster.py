@@ -99,12 +99,17 @@ class FakeNode:
 
 
 class FakeMetadata:
-    """The metadata service without its database. `down`: every call is a 503."""
+    """The metadata service without its database.
+
+    `down`: every call is a 503. `hold_after`: with so many chunks committed, further commits wait for `released`.
+    """
 
     def __init__(self, nodes: dict[str, FakeNode]) -> None:
         self.nodes = nodes
         self.url = ""
         self.down = False
+        self.hold_after: int | None = None
+        self.released = asyncio.Event()
         self.videos: dict[str, wire.VideoCreate] = {}
         self.statuses: dict[str, str] = {}
         self.decrees: dict[str, Decree] = {}
@@ -148,6 +153,8 @@ class FakeMetadata:
 
     async def create_video(self, _request: web.Request, *, body: wire.VideoCreate) -> wire.VideoCreated:
         assert body.video_id is not None
+        if self.statuses.get(body.video_id) == "failed":
+            raise ConflictError(f"video {body.video_id} exists already: failed")
         self.videos[body.video_id] = body
         self.statuses.setdefault(body.video_id, "uploading")
         members = tuple(
@@ -175,6 +182,31 @@ class FakeMetadata:
             created_at="",
         )
 
+    async def manifest(self, _request: web.Request, *, video_id: Identifier) -> wire.Manifest:
+        self._require(video_id)
+        committed = {chunk_id: one for chunk_id, one in self.decrees.items() if one.video_id == video_id}
+        return wire.Manifest(
+            video_id=video_id,
+            title=self.videos[video_id].title,
+            duration_sec=0,
+            total_chunks=len(committed),
+            chunk_duration_sec=10,
+            chunk_size_bytes=2_097_152,
+            created_at="",
+            status="uploading",
+            chunks=tuple(
+                wire.ManifestChunk(
+                    chunk_id=chunk_id,
+                    sequence_num=decree.sequence_num,
+                    size_bytes=decree.size_bytes,
+                    checksum=checksums.text(decree.checksum),
+                    redundancy_mode="replication",
+                    replicas=tuple(self.nodes[node_id].url for node_id in self.durable[chunk_id]),
+                )
+                for chunk_id, decree in committed.items()
+            ),
+        )
+
     async def delete_video(self, _request: web.Request, *, video_id: Identifier) -> None:
         self._require(video_id)
         if self.refuse_delete is not None:
@@ -190,6 +222,8 @@ class FakeMetadata:
         self.commits.append((chunk_id, body))
         if self.refuse_commit is not None:
             raise self.refuse_commit
+        if self.hold_after is not None and len(self.decrees) >= self.hold_after:
+            await self.released.wait()
         urls = {node.node_id: node.url for node in self.nodes.values()}
         decree = commit_rules.build_decree(body, self.facts(body.video_id), {url: node for node, url in urls.items()})
         receipts = tuple(receipt_from_text(text) for text in body.receipts)
@@ -235,6 +269,7 @@ class FakeMetadata:
             Endpoint("GET", "/nodes/all", self.all_nodes),
             Endpoint("POST", "/video", self.create_video),
             Endpoint("PATCH", "/video/{video_id}/status", self.set_status),
+            Endpoint("GET", "/manifest/{video_id}", self.manifest),
             Endpoint("DELETE", "/video/{video_id}", self.delete_video, status=204),
             Endpoint("POST", "/chunk/{chunk_id}/commit", self.commit),
         )
@@ -272,6 +307,7 @@ async def running_cluster(directory: Path, node_count: int) -> AsyncIterator[Fak
         metadata.url = await _serve(stack, app)
         for node in nodes.values():
             stack.callback(node.revive)
+        stack.callback(metadata.released.set)
         yield FakeCluster(metadata, nodes, session)
 
 

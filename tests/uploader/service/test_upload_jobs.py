@@ -17,9 +17,7 @@ from vstack.errors import ConflictError, InvalidRequestError, RemoteError, Unava
 from vstack.rpc.uploader import UploaderClient
 from vstack.uploader import app as uploader_app
 from vstack.uploader import job as uploader_job
-from vstack.uploader import progress
-from vstack.uploader.sessions import Session, SessionStore
-from vstack.wire.uploader import UploadPhase, UploadStatus
+from vstack.wire.uploader import UploadStatus
 
 pytestmark = pytest.mark.cluster
 
@@ -61,7 +59,7 @@ async def test_a_whole_upload(uploader: Service, five_nodes: FakeCluster, clip: 
     (change,) = five_nodes.metadata.changes
     assert change.status == "active"
     assert change.total_chunks == status.total_chunks == len(five_nodes.metadata.decrees)
-    assert change.duration_sec == pytest.approx(13, abs=0.1)
+    assert change.duration_sec is None  # that of the chunks, which the metadata service knows
     for chunk_id, decree in five_nodes.metadata.decrees.items():
         assert five_nodes.copies(chunk_id) == set(decree.node_ids)
         assert len(decree.node_ids) == 3
@@ -131,60 +129,6 @@ async def test_the_metadata_service_may_be_away_at_the_start(
     assert (await uploader.client.wait(accepted.upload_session_id)).status == "completed"
 
 
-async def test_shutdown_ends_a_job_and_keeps_those_that_wait(
-    five_nodes: FakeCluster, tmp_path: Path, clip: Path
-) -> None:
-    settings = settings_for(tmp_path, five_nodes.metadata.url, max_jobs=1)
-    for node in five_nodes.nodes.values():
-        node.hang()
-    async with running_service(settings) as service:
-        running = await service.client.upload(clip, "Running")
-        waiting = await service.client.upload(clip, "Waiting")
-        await eventually(lambda: running.video_id in five_nodes.metadata.videos)
-    assert five_nodes.metadata.deleted == [running.video_id]
-    assert no_ffmpeg()
-    assert service.received == [waiting.upload_session_id]
-    for node in five_nodes.nodes.values():
-        node.revive()
-    async with running_service(settings) as again:
-        ended = await again.client.status(running.upload_session_id)
-        assert ended.status == "failed"
-        assert ended.error == uploader_job.INTERRUPTED
-        assert (await again.client.wait(waiting.upload_session_id)).status == "completed"
-        assert again.received == []
-
-
-async def test_a_crash_in_every_phase_is_put_right_at_the_start(five_nodes: FakeCluster, tmp_path: Path) -> None:
-    settings = settings_for(tmp_path, five_nodes.metadata.url)
-    store = SessionStore(Path(settings.data_dir) / "sessions")
-    store.load()
-    incoming = Path(settings.data_dir) / "incoming"
-    incoming.mkdir(parents=True)
-    phases: tuple[UploadPhase, ...] = ("processing", "chunking", "registering", "uploading_chunks", "finalizing")
-    for phase in phases:
-        session = Session(
-            session_id=phase,
-            video_id=f"video-{phase}",
-            title="t",
-            filename="f.mp4",
-            size_bytes=3,
-            started_at="2026-01-01T00:00:00.000Z",
-            begun=True,
-            registered=phase not in ("processing", "chunking"),
-        )
-        await store.save(session.moved(phase))
-        (incoming / phase).write_bytes(b"abc")
-    (incoming / "never-recorded").write_bytes(b"abc")
-    store.close()
-    async with running_service(settings) as service:
-        assert service.received == []
-        for phase in phases:
-            status = await service.client.status(phase)
-            assert status.status == "failed"
-            assert status.progress == progress.RANGES[phase][0]
-        assert await service.metric("vstack_uploader_uploads_total", outcome="interrupted") == 5
-
-
 async def test_the_client_streams_and_reports(uploader: Service, clip: Path) -> None:
     told: list[tuple[int, int]] = []
     accepted = await uploader.client.upload(clip, 'Ä "title"', lambda sent, total: told.append((sent, total)))
@@ -208,7 +152,7 @@ async def test_the_client_says_what_the_uploader_says(uploader: Service, clip: P
     with pytest.raises(errors.NotFoundError):
         await uploader.client.status("unknown")
     with pytest.raises(RemoteError):
-        await UploaderClient(uploader.session, "http://127.0.0.1:9").upload(clip, "t")
+        await UploaderClient(uploader.session, "http://127.0.0.1:9", patience_s=0).upload(clip, "t")
 
 
 async def test_a_title_cannot_break_out_of_the_form(uploader: Service, tmp_path: Path, clip: Path) -> None:

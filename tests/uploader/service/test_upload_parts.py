@@ -72,7 +72,7 @@ async def store_in(directory: Path) -> AsyncIterator[SessionStore]:
 
 
 async def test_a_session_survives(tmp_path: Path) -> None:
-    session = new_session(status="chunking", progress=20, begun=True, registered=True)
+    session = new_session(status="chunking", progress=20, attempts=1, registered=True)
     async with store_in(tmp_path) as store:
         await store.save(session)
         assert store.get(session.session_id) == session
