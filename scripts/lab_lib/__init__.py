@@ -14,6 +14,7 @@ behind by a machine that restarted, is taken down or brought up again by the sam
     network     namespace, bridge, cables
     disk        loop devices; losing what was not flushed
     root        a host's own root file system over the base
+    nspawn      how a host is started, and why so
     host        one host's life: boot, reboot, off, power cut, freeze
     lab         the commands, over all of these
     cli         their command line

@@ -21,7 +21,7 @@ HOST_COMMANDS = {
     "power-cut": (lab.power_cut, "disks and processes stop at once, nothing is flushed"),
     "power-on": (lab.power_on, "boot with the disks and the root that it had"),
     "off": (lab.power_off, "shut it down properly"),
-    "reboot": (lab.reboot, "reboot; returns when ssh answers again"),
+    "reboot": (lab.reboot, "reboot; returns when ssh answers in the new boot"),
 }
 
 
@@ -86,8 +86,7 @@ def _dispatch(options: argparse.Namespace, paths: LabPaths) -> None:
         case name:
             act, _ = HOST_COMMANDS[name]
             hosts = state.read_hosts(paths)
-            for one in [state.find_host(hosts, host) for host in options.hosts]:
-                act(paths, one)
+            act(paths, [state.find_host(hosts, host) for host in options.hosts])
 
 
 def _list(directory: Path) -> None:

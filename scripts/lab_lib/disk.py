@@ -48,7 +48,10 @@ def detach_all(below: Path) -> None:
 
 
 def shut_down_file_systems(devices: Iterable[str], pids: Iterable[int]) -> None:
-    """Every file system on these devices stops writing at once, without its journal. The pids are those that may see it."""
+    """Every file system on these devices stops writing at once, without its journal.
+
+    `pids` are the processes that may see them: mounts of a service may be its own.
+    """
     numbers = {_number(device) for device in devices}
     for pid in pids:
         for number, mount_point in _mounts(pid):
@@ -60,8 +63,8 @@ def shut_down_file_systems(devices: Iterable[str], pids: Iterable[int]) -> None:
 
 def await_release(devices: Iterable[str]) -> None:
     """Return when no file system uses the devices: those of a killed host go away a little after its last process."""
-    for device in devices:
-        await_condition(lambda device=device: _is_free(device), f"{device} is still mounted", RELEASE_S)
+    all_of_them = list(devices)
+    await_condition(lambda: all(map(_is_free, all_of_them)), f"{all_of_them} are still mounted", RELEASE_S)
 
 
 def _is_free(device: str) -> bool:
@@ -73,7 +76,7 @@ def _is_free(device: str) -> bool:
 
 
 def _number(device: str) -> str:
-    number = os.stat(device).st_rdev
+    number = Path(device).stat().st_rdev
     return f"{os.major(number)}:{os.minor(number)}"
 
 

@@ -6,12 +6,14 @@ Three processes stand above a host: a shell that starts nspawn again when the ho
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab_lib import disk, network, processes
+from lab_lib import disk, network, nspawn, processes
 from lab_lib.command import LabError, await_condition
 from lab_lib.model import Host, udev_rules
 from lab_lib.state import LabPaths
@@ -44,8 +46,13 @@ def root_of(paths: LabPaths, host: Host) -> Path:
     return paths.host(host.name) / "root"
 
 
+def machine_of(paths: LabPaths, host: Host) -> str:
+    """The host's name for nspawn, which is one for the whole machine."""
+    return f"{paths.id}-{host.name}"
+
+
 def find(paths: LabPaths, host: Host) -> Running | None:
-    above = processes.with_argument(f"--directory={root_of(paths, host)}")
+    above = processes.with_argument(nspawn.directory_flag(root_of(paths, host)))
     if not above:
         return None
     inits = [pid for pid in processes.children(above) if processes.is_init(pid)]
@@ -60,18 +67,21 @@ def find_init(paths: LabPaths, host: Host) -> int:
 
 
 def start(paths: LabPaths, host: Host, debs: Path) -> None:
-    """Switch on. Returns at once; `await_ssh` tells when it is up. Its root is mounted, its disks are attached."""
-    devices = attach_disks(paths, host)
+    """Switch on. Returns at once; `await_ssh` tells when it is up. Its root is mounted."""
+    folder = paths.host(host.name) / "disks"
+    devices = {name: disk.attach(folder / f"{name}.img", host.disk_mb) for name in host.disk_names}
     rules = {name: device.removeprefix("/dev/") for name, device in devices.items()}
     (root_of(paths, host) / "etc/udev/rules.d/61-lab-disks.rules").write_text(udev_rules(rules))
     disk.await_release(devices.values())
-    groups = _make_cgroups(paths, host)
-    command = [*network.inside(paths.namespace), *_nspawn(paths, host, debs, list(devices.values()))]
-    environment = os.environ | {
-        "LAB_CGROUPS": " ".join(map(str, groups)),
-        # /sys writable: systemd-udevd runs only then, and without it nothing in /etc/fstab is mounted at boot.
-        "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1",
-    }
+    command = network.inside(paths.namespace)
+    command += nspawn.command(
+        machine=machine_of(paths, host),
+        hostname=host.name,
+        root=root_of(paths, host),
+        debs=debs,
+        devices=list(devices.values()),
+    )
+    environment = os.environ | nspawn.ENVIRONMENT | {"LAB_CGROUPS": " ".join(_make_cgroups(paths, host))}
     with (paths.host(host.name) / "console.log").open("ab") as console:
         subprocess.Popen(
             ["sh", "-c", _SUPERVISOR, "vstack-lab-host", *command],
@@ -84,122 +94,112 @@ def start(paths: LabPaths, host: Host, debs: Path) -> None:
         )
 
 
-def _nspawn(paths: LabPaths, host: Host, debs: Path, devices: list[str]) -> list[str]:
-    """Each flag with its reason; those that bring a capability were tried without."""
-    return [
-        "systemd-nspawn",
-        "--quiet",
-        f"--machine={paths.id}-{host.name}",  # unique on this machine: nspawn keeps files in /run by it
-        f"--hostname={host.name}",
-        f"--directory={root_of(paths, host)}",
-        "--boot",
-        "--keep-unit",  # no scope unit: the machine's own first process need not be systemd
-        "--register=no",  # nor does it need machined
-        f"--network-bridge={network.BRIDGE}",
-        "--console=pipe",
-        "--resolv-conf=off",
-        "--timezone=off",
-        "--link-journal=no",
-        f"--bind-ro={debs}:/opt/debs",
-        # /proc/sys is the whole machine's, except for the network's part, which is the host's own.
-        "--bind-ro=/proc/sys",
-        "--bind=/proc/sys/net",
-        *(f"--bind={device}" for device in devices),
-    ]
-
-
-def attach_disks(paths: LabPaths, host: Host) -> dict[str, str]:
-    """Name to device, in order."""
-    folder = paths.host(host.name) / "disks"
-    return {name: disk.attach(folder / f"{name}.img", host.disk_mb) for name in host.disk_names}
-
-
-def _make_cgroups(paths: LabPaths, host: Host) -> list[Path]:
+def _make_cgroups(paths: LabPaths, host: Host) -> list[str]:
     """A cgroup for the host in the hierarchies that its systemd writes to; two hosts in one would fight over it."""
     top = Path("/sys/fs/cgroup")
     hierarchies = [top] if (top / "cgroup.procs").exists() else [top / "unified", top / "systemd"]
     groups = [tree / f"vstack-lab-{paths.id}" / host.name for tree in hierarchies if tree.is_dir()]
     for group in groups:
         group.mkdir(parents=True, exist_ok=True)
-    return groups
+    return [str(group) for group in groups]
 
 
-def remove_cgroups(paths: LabPaths, host: Host | None = None) -> None:
-    """Of a host that is off, or of the lab."""
-    for group in Path("/sys/fs/cgroup").glob(f"**/vstack-lab-{paths.id}"):
-        for folder, _, _ in os.walk(group / host.name if host else group, topdown=False):
-            with contextlib.suppress(FileNotFoundError):
-                os.rmdir(folder)
+def remove_leftovers(paths: LabPaths, host: Host) -> None:
+    """What the kernel and nspawn keep of a host that was killed."""
+    shutil.rmtree(Path("/run/systemd/nspawn/propagate") / machine_of(paths, host), ignore_errors=True)
+    for group in _cgroups(paths):
+        _remove_cgroup(group / host.name)
+
+
+def remove_cgroups(paths: LabPaths) -> None:
+    """Of the lab; its hosts are gone."""
+    for group in _cgroups(paths):
+        _remove_cgroup(group)
+
+
+def _cgroups(paths: LabPaths) -> list[Path]:
+    top = Path("/sys/fs/cgroup")
+    name = f"vstack-lab-{paths.id}"
+    return [tree / name for tree in (top, *top.iterdir()) if (tree / name).is_dir()]
+
+
+def _remove_cgroup(group: Path) -> None:
+    for folder, _, _ in os.walk(group, topdown=False):
+        with contextlib.suppress(FileNotFoundError):
+            Path(folder).rmdir()
 
 
 def ssh(paths: LabPaths, host: Host, *command: str, options: tuple[str, ...] = ()) -> list[str]:
     """The words that run a command on a host; without a command, a shell."""
-    settings = {
-        "BatchMode": "yes",
-        "StrictHostKeyChecking": "yes",
-        "UserKnownHostsFile": paths.known_hosts,
-        "ConnectTimeout": SSH_ANSWER_S,
-    }
-    words = [str(paths.ssh), "-F", "none", "-q", "-i", str(paths.key), "-l", "root"]
+    settings = {"BatchMode": "yes", "StrictHostKeyChecking": "yes", "UserKnownHostsFile": paths.known_hosts}
+    words = [str(paths.ssh), "-F", "none", "-q", "-i", str(paths.key), "-l", "root", *options]
     words += [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
-    return [*words, *options, host.address, *command]
+    return [*words, host.address, *command]
 
 
-def boot_id(paths: LabPaths, host: Host) -> str | None:
-    """Of the running boot; None while ssh does not answer."""
-    command = ssh(paths, host, "cat", "/proc/sys/kernel/random/boot_id")
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        done = subprocess.run(
-            command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=SSH_ANSWER_S
-        )
-        return done.stdout.strip() or None
-    return None
-
-
-def await_ssh(paths: LabPaths, host: Host, *, after: str | None = None) -> None:
-    """Return when ssh answers, with another boot id than `after`."""
+def await_ssh(paths: LabPaths, host: Host) -> None:
+    """Return when ssh answers."""
+    attempts = 0
 
     def answers() -> bool:
+        nonlocal attempts
         if find(paths, host) is None:
             console = paths.host(host.name) / "console.log"
             raise LabError(f"Host {host.name} ended while it booted; its console is in {console}.")
-        return boot_id(paths, host) not in {None, after}
+        # Short at first: an attempt that begins before the host is there fails only after its whole time.
+        attempts += 1
+        answer_s = min(attempts, SSH_ANSWER_S)
+        command = ssh(paths, host, "true", options=("-o", f"ConnectTimeout={answer_s}"))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            done = subprocess.run(
+                command, check=False, capture_output=True, stdin=subprocess.DEVNULL, timeout=answer_s + SSH_ANSWER_S
+            )
+            return done.returncode == 0
+        return False
 
     await_condition(answers, f"ssh on {host.name} does not answer", BOOT_S)
 
 
-def reboot(paths: LabPaths, host: Host) -> None:
-    """As `systemctl reboot`; returns when ssh answers in the new boot."""
-    before = boot_id(paths, host)
+def reboot(paths: LabPaths, hosts: Sequence[Host]) -> None:
+    """As `systemctl reboot` on all at once; returns when ssh answers in the new boots."""
+    inits = [_awake(paths, host) for host in hosts]
+    processes.send(inits, REBOOT)
+    # When the first process has ended, whatever answers later is the next boot.
+    processes.await_end(inits, "reboot", SHUTDOWN_S)
+    for host in hosts:
+        await_ssh(paths, host)
+
+
+def power_off(paths: LabPaths, hosts: Sequence[Host]) -> None:
+    """As `systemctl poweroff` on all at once; returns when they are off. Those that are off stay so."""
+    running = [(_awake(paths, host), found.above) for host in hosts if (found := find(paths, host))]
+    processes.send([init for init, _ in running], POWER_OFF)
+    processes.await_end([pid for init, above in running for pid in (init, *above)], "power off", SHUTDOWN_S)
+
+
+def _awake(paths: LabPaths, host: Host) -> int:
     init = find_init(paths, host)
-    processes.send([init], REBOOT)
-    processes.await_end([init], f"{host.name} reboots", SHUTDOWN_S)
-    await_ssh(paths, host, after=before)
+    if processes.is_stopped(init):
+        raise LabError(f"Host {host.name} is frozen; thaw it first.")
+    return init
 
 
-def power_off(paths: LabPaths, host: Host) -> None:
-    """As `systemctl poweroff`; returns when it is off. Nothing happens when it is."""
-    if running := find(paths, host):
-        if running.init is None:
-            kill(paths, host)
-            return
-        processes.send([running.init], POWER_OFF)
-        processes.await_end([running.init, *running.above], f"{host.name} powers off", SHUTDOWN_S)
-
-
-def power_cut(paths: LabPaths, host: Host) -> None:
-    """The cable first, so that no service can still tell of the disks' failure; then the disks; then the processes."""
-    init = find_init(paths, host)
-    network.set_cable(paths.namespace, init, up=False)
-    devices = disk.attached(paths.host(host.name)).values()
-    disk.shut_down_file_systems(devices, processes.members(init))
-    kill(paths, host)
+def power_cut(paths: LabPaths, hosts: Sequence[Host]) -> None:
+    """The cables first, so that no service can still tell of its disk's failure; then the disks; then the processes."""
+    inits = {host: find_init(paths, host) for host in hosts}
+    for init in inits.values():
+        network.set_cable(paths.namespace, init, up=False)
+    devices = [device for host in hosts for device in disk.attached(paths.host(host.name)).values()]
+    disk.shut_down_file_systems(devices, [pid for init in inits.values() for pid in processes.members(init)])
+    for host in hosts:
+        kill(paths, host)
     disk.await_release(devices)
 
 
 def kill(paths: LabPaths, host: Host) -> None:
     """SIGKILL from the top: nobody is left to start it again. With its first process every other one goes."""
-    if running := find(paths, host):
+    # Again, if need be: the supervisor may have started nspawn anew between a look and the blow.
+    while running := find(paths, host):
         inside = processes.members(running.init) if running.init is not None else []
         processes.kill(running.above)
         processes.kill(inside)

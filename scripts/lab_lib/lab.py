@@ -1,7 +1,13 @@
-"""What the commands do, over all hosts of a lab. Each function holds the lab's lock for as long as it changes things."""
+"""What the commands do, over all hosts of a lab.
 
+Each function holds the lab's lock for as long as it changes things. What is done to several hosts is done to all of
+them at once, and then awaited: a whole site can lose its power.
+"""
+
+import contextlib
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab_lib import disk, host, image, network, packages, processes, root, state
@@ -26,7 +32,6 @@ def up(paths: LabPaths, specs: list[HostSpec]) -> None:
         _make_home(paths)
         # Written before anything is made, so that `down` knows of it.
         state.write_hosts(paths, hosts)
-        network.make(paths.namespace)
         wanted = {spec.name for spec in specs}
         _boot(paths, [one for one in hosts if one.name in wanted], base, debs)
 
@@ -39,18 +44,18 @@ def _make_home(paths: LabPaths) -> None:
     # Ansible takes the path of one program.
     paths.ssh.write_text(f'#!/bin/sh\nexec {" ".join(network.inside(paths.namespace))} ssh "$@"\n')
     paths.ssh.chmod(0o755)
+    network.make(paths.namespace)
 
 
-def _boot(paths: LabPaths, hosts: list[Host], base: Path, debs: Path) -> None:
-    for one in hosts:
-        if host.find(paths, one) is None:
-            mounted = root.mount_root(paths.host(one.name), base)
-            if not (mounted / "etc/ssh/ssh_host_ed25519_key.pub").exists():
-                root.prepare_root(mounted, paths, one, debs)
+def _boot(paths: LabPaths, hosts: Sequence[Host], base: Path, debs: Path) -> None:
+    """Switch on those that are off, also after the machine itself restarted."""
+    off = [one for one in hosts if host.find(paths, one) is None]
+    for one in off:
+        mounted = root.mount_root(paths.host(one.name), base)
+        root.prepare_root(mounted, paths, one, debs)
     _introduce(paths)
-    for one in hosts:
-        if host.find(paths, one) is None:
-            host.start(paths, one, debs)
+    for one in off:
+        host.start(paths, one, debs)
     for one in hosts:
         host.await_ssh(paths, one)
 
@@ -58,17 +63,17 @@ def _boot(paths: LabPaths, hosts: list[Host], base: Path, debs: Path) -> None:
 def _introduce(paths: LabPaths) -> None:
     """Tell every host the names of all, and the controller their keys."""
     hosts = state.read_hosts(paths)
-    keys = []
+    known = []
     for one in hosts:
         at = host.root_of(paths, one)
-        if (at / "etc/ssh/ssh_host_ed25519_key.pub").exists():
+        if root.is_prepared(at):
             root.write_hosts(at, hosts)
-            keys.append(f"{one.address} {root.host_key(at)}\n")
-    paths.known_hosts.write_text("".join(keys))
+            known.append(f"{one.address} {root.host_key(at)}\n")
+    paths.known_hosts.write_text("".join(known))
 
 
 def down(paths: LabPaths, names: list[str]) -> None:
-    """Remove these hosts, or the lab with everything in it; also one that was half made."""
+    """Remove these hosts, or the lab with everything in it; also one that was half made or left by a dead machine."""
     with _locked(paths):
         hosts = state.read_hosts(paths)
         going = [state.find_host(hosts, name) for name in names] or list(hosts)
@@ -91,56 +96,61 @@ def _remove_host(paths: LabPaths, one: Host) -> None:
     _forget_connections(paths, one)
     disk.await_release(disk.attached(home).values())
     disk.detach_all(home)
-    host.remove_cgroups(paths, one)
+    host.remove_leftovers(paths, one)
     root.remove_root(home)
 
 
-def power_on(paths: LabPaths, one: Host) -> None:
-    """Boot it with the root and the disks that it had; also after the machine itself restarted."""
+def power_on(paths: LabPaths, hosts: Sequence[Host]) -> None:
+    """Boot them with the roots and the disks that they had."""
     base, debs = cache(paths.directory)
     with _locked(paths):
         _make_home(paths)
-        network.make(paths.namespace)
-        _forget_connections(paths, one)
-        _boot(paths, [one], base, debs)
+        _boot(paths, hosts, base, debs)
 
 
-def power_off(paths: LabPaths, one: Host) -> None:
+def power_off(paths: LabPaths, hosts: Sequence[Host]) -> None:
     with _locked(paths):
-        host.power_off(paths, one)
-        _forget_connections(paths, one)
+        host.power_off(paths, hosts)
+        for one in hosts:
+            _forget_connections(paths, one)
 
 
-def power_cut(paths: LabPaths, one: Host) -> None:
+def power_cut(paths: LabPaths, hosts: Sequence[Host]) -> None:
     with _locked(paths):
-        host.power_cut(paths, one)
-        _forget_connections(paths, one)
+        host.power_cut(paths, hosts)
+        for one in hosts:
+            _forget_connections(paths, one)
 
 
-def reboot(paths: LabPaths, one: Host) -> None:
+def reboot(paths: LabPaths, hosts: Sequence[Host]) -> None:
     with _locked(paths):
-        _forget_connections(paths, one)
-        host.reboot(paths, one)
+        for one in hosts:
+            _forget_connections(paths, one)
+        host.reboot(paths, hosts)
 
 
-def cut(paths: LabPaths, one: Host) -> None:
+def cut(paths: LabPaths, hosts: Sequence[Host]) -> None:
     with _locked(paths):
-        network.set_cable(paths.namespace, host.find_init(paths, one), up=False)
+        for one in hosts:
+            network.set_cable(paths.namespace, host.find_init(paths, one), up=False)
 
 
-def heal(paths: LabPaths, one: Host) -> None:
+def heal(paths: LabPaths, hosts: Sequence[Host]) -> None:
     with _locked(paths):
-        network.set_cable(paths.namespace, host.find_init(paths, one), up=True)
+        for one in hosts:
+            network.set_cable(paths.namespace, host.find_init(paths, one), up=True)
 
 
-def freeze(paths: LabPaths, one: Host) -> None:
+def freeze(paths: LabPaths, hosts: Sequence[Host]) -> None:
     with _locked(paths):
-        processes.stop_all(host.find_init(paths, one))
+        for one in hosts:
+            processes.stop_all(host.find_init(paths, one))
 
 
-def thaw(paths: LabPaths, one: Host) -> None:
+def thaw(paths: LabPaths, hosts: Sequence[Host]) -> None:
     with _locked(paths):
-        processes.resume_all(host.find_init(paths, one))
+        for one in hosts:
+            processes.resume_all(host.find_init(paths, one))
 
 
 def _forget_connections(paths: LabPaths, one: Host) -> None:
@@ -185,5 +195,6 @@ def shell(paths: LabPaths, one: Host, command: list[str]) -> None:
     os.execvp(words[0], words)  # noqa: S606  # no shell is wanted
 
 
-def _locked(paths: LabPaths):  # noqa: ANN202
+def _locked(paths: LabPaths) -> contextlib.AbstractContextManager[None]:
+    # Not in the lab's own directory, which `down` removes.
     return state.locked(paths.directory / "locks" / paths.name)

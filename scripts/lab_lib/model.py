@@ -71,7 +71,7 @@ def device_path(disk: str) -> str:
 
 
 def add_host(hosts: tuple[Host, ...], spec: HostSpec) -> tuple[Host, ...]:
-    """The hosts with one more, at the lowest free address. Adding a host that is there in the same shape is no change."""
+    """The hosts with one more, at the lowest free address. One that is there, in the same shape, is no change."""
     for host in hosts:
         if host.name == spec.name:
             if (host.disks, host.disk_mb) != (spec.disks, spec.disk_mb) and spec.disks != host.disks:
@@ -113,7 +113,7 @@ def hosts_file(hosts: tuple[Host, ...]) -> str:
 
 
 def udev_rules(kernel_names: dict[str, str]) -> str:
-    """Stable names for disks; `kernel_names` maps d1 to loop7. What a serial number is on bare metal is the file here."""
+    """Stable names for disks, as a serial number gives on bare metal. `kernel_names` maps d1 to loop7."""
     return "".join(
         f'ACTION!="remove", SUBSYSTEM=="block", KERNEL=="{kernel}", SYMLINK+="disk/by-id/vstack-lab-{disk}"\n'
         for disk, kernel in kernel_names.items()

@@ -5,6 +5,7 @@ nspawn plugs the cable in when it starts a host; the namespace and the bridge st
 
 import json
 from pathlib import Path
+from typing import Any
 
 from lab_lib.command import LabError, run
 from lab_lib.model import CONTROLLER_ADDRESS
@@ -61,7 +62,7 @@ def set_cable(name: str, init: int, *, up: bool) -> None:
     run("ip", "-n", name, "link", "set", _cable(name, init), "up" if up else "down")
 
 
-def _links(name: str) -> dict[str, dict]:
+def _links(name: str) -> dict[str, dict[str, Any]]:
     return {link["ifname"]: link for link in json.loads(run("ip", "-n", name, "-json", "link", "show"))}
 
 

@@ -13,7 +13,7 @@ KILL_S = 20
 
 
 def all_pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
 def _read(pid: int, name: str) -> str:
@@ -46,13 +46,13 @@ def is_stopped(pid: int) -> bool:
 
 def namespace(pid: int, kind: str) -> str | None:
     try:
-        return os.readlink(f"/proc/{pid}/ns/{kind}")
+        return str(Path(f"/proc/{pid}/ns/{kind}").readlink())
     except OSError:
         return None
 
 
 def is_init(pid: int) -> bool:
-    """Is it process 1 of a namespace of its own?"""
+    """Whether it is process 1 of a namespace of its own."""
     for line in _read(pid, "status").splitlines():
         if line.startswith("NSpid:"):
             numbers = line.split()[1:]

@@ -11,6 +11,8 @@ from lab_lib.command import LabError, run
 from lab_lib.model import Host, hosts_file, network_file
 from lab_lib.state import LabPaths
 
+HOST_KEY = "etc/ssh/ssh_host_ed25519_key"
+
 
 def mount_points_below(directory: Path) -> list[str]:
     """Innermost first. Paths of a lab have no characters that mountinfo would escape."""
@@ -41,22 +43,30 @@ def remove_root(home: Path) -> None:
 
 
 def prepare_root(root: Path, paths: LabPaths, host: Host, debs: Path) -> None:
-    """What makes it this host; written once, before its first boot. The hosts of a lab are written by `write_hosts`."""
+    """What makes it this host; nothing happens when that was done. The other hosts' names come by `write_hosts`."""
+    if is_prepared(root):
+        return
     (root / "etc/hostname").write_text(f"{host.name}\n")
     (root / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
     (root / "etc/systemd/network/10-host0.network").write_text(network_file(host))
     # apt's own copy of the index: a role that installs without updating first works as on a real host.
     shutil.copyfile(debs / "Packages", root / "var/lib/apt/lists/_opt_debs_._Packages")
-    key = root / "etc/ssh/ssh_host_ed25519_key"
-    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", host.name, "-f", key)
     ssh = root / "root/.ssh"
     ssh.mkdir(mode=0o700, exist_ok=True)
     shutil.copyfile(paths.key.with_suffix(".pub"), ssh / "authorized_keys")
+    key = root / HOST_KEY
+    key.unlink(missing_ok=True)  # of a preparation that was interrupted: the program would ask
+    # Last: its public half says that all of this was done.
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", host.name, "-f", key)
+
+
+def is_prepared(root: Path) -> bool:
+    return (root / f"{HOST_KEY}.pub").exists()
 
 
 def host_key(root: Path) -> str:
     """Type and key, as in known_hosts."""
-    return " ".join((root / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2])
+    return " ".join((root / f"{HOST_KEY}.pub").read_text().split()[:2])
 
 
 def write_hosts(root: Path, hosts: tuple[Host, ...]) -> None:

@@ -1,4 +1,4 @@
-"""The machine's own apt sources, narrowed to its distribution: hosts get the packages that the machine itself could get.
+"""The machine's own apt sources, narrowed to its distribution: hosts get what the machine itself could get.
 
 Pure: text in, text out. Both formats of sources.list(5) are read and handed on as they stand.
 """
