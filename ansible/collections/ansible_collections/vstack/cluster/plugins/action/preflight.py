@@ -55,10 +55,10 @@ class ActionModule(ActionBase):
         disks = site.disks(here) if here in site.members("storage") else []
         try:
             host = self._ask(disks)
-        except AnsibleConnectionFailure as error:
-            if unreachable_fails:
+        except AnsibleError as error:
+            if unreachable_fails and isinstance(error, AnsibleConnectionFailure):
                 raise
-            return [f"{here}: cannot be reached: {error}"]
+            return [f"{here}: cannot be looked at: {' '.join(str(error).split())}"]
         wipe = site.value(here, "vstack_disks_wipe")
         return host_checks.check(here, host, disks, wipe if isinstance(wipe, list) else ())
 
@@ -68,8 +68,8 @@ class ActionModule(ActionBase):
         try:
             return probe.parse(answer["stdout"], devices)
         except ValueError as error:
-            detail = (answer.get("stderr") or answer.get("stdout") or "").strip()
-            raise AnsibleError(f"The host could not be looked at: {detail or error}") from error
+            detail = (answer.get("stderr") or answer.get("stdout") or str(error)).strip()
+            raise AnsibleError(detail.splitlines()[-1]) from error
 
 
 def _read(hostvars: Mapping[str, Mapping[str, object]], groups: dict[str, list[str]]) -> tuple[dict, list[str]]:
