@@ -110,6 +110,14 @@ def test_before_the_start_only_what_the_start_needs_is_wanted() -> None:
     assert player.state.urgent == 5
 
 
+def test_a_chunk_that_begins_where_enough_is_there_waits_for_the_start() -> None:
+    player = run((5.0, 10.0, 15.0, 20.0))
+    assert player.state.wanted == 2
+    player.at(0.0, 0, 1)
+    assert player.said == [Effect.STARTED]
+    assert player.state.wanted == 4
+
+
 def test_time_alone_opens_the_window_or_runs_the_media_dry() -> None:
     player = run(tuple(4.0 * (number + 1) for number in range(30))).at(0.0, 0, 1, 2)
     assert player.state.changes_at_s == pytest.approx(2.0)
@@ -163,6 +171,8 @@ def test_invariants(durations: list[float], speed: float, events: list[tuple[flo
         assert state.level_s + state.playhead_s == pytest.approx(ends_s[gapless - 1] if gapless else 0.0)
         assert before.playhead_s <= state.playhead_s + 1e-9
         assert 0 <= state.urgent <= len(ends_s)
+        if state.waiting:
+            assert state.arrived < state.wanted  # or it would wait for what nobody fetches
         if state.phase is Phase.PLAYING and speed > 0:
             assert state.changes_at_s >= state.now_s - 1e-9
         if started_s is not None and speed > 0 and state.phase is not Phase.ENDED:

@@ -123,7 +123,10 @@ class BufferState:
         """Chunks 0 .. wanted - 1 may be fetched now."""
         if self.speed == 0:
             return len(self.ends_s)
-        return self.chunks_before(self.rules.start_s if self.waiting else self.rules.target_s)
+        if self.waiting:  # without the chunk that begins just where enough is there
+            enough_s = self.playhead_s + self.rules.start_s - EPSILON_S / 2
+            return min(bisect.bisect_left(self.ends_s, enough_s) + 1, len(self.ends_s))
+        return self.chunks_before(self.rules.target_s)
 
     @property
     def urgent(self) -> int:
