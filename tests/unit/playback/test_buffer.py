@@ -105,9 +105,15 @@ def test_before_the_start_only_what_the_start_needs_is_wanted() -> None:
     player = run(ends_s)
     assert player.state.wanted == 3
     player.at(0.0, 0, 1, 2)
-    assert player.state.wanted == 8  # chunk 7 begins at 28 s, chunk 8 at 32 s
-    assert player.at(2.0).state.wanted == 9
+    assert player.state.wanted == 4  # chunk 3 begins at 12 s, chunk 4 at 16 s
+    assert player.at(2.0).state.wanted == 5  # up to 15 s ahead and 2 s more
     assert player.state.urgent == 5
+
+
+def test_the_window_is_open_when_as_much_is_played_as_it_had_to_grow() -> None:
+    player = run(tuple(4.0 * (number + 1) for number in range(30))).at(0.0, *range(10)).at(15.0)
+    assert player.state.wanted == 12  # chunk 11 begins at 44 s, chunk 12 at 48 s
+    assert player.state.changes_at_s == pytest.approx(18.0)
 
 
 def test_a_chunk_that_begins_where_enough_is_there_waits_for_the_start() -> None:
@@ -120,7 +126,7 @@ def test_a_chunk_that_begins_where_enough_is_there_waits_for_the_start() -> None
 
 def test_time_alone_opens_the_window_or_runs_the_media_dry() -> None:
     player = run(tuple(4.0 * (number + 1) for number in range(30))).at(0.0, 0, 1, 2)
-    assert player.state.changes_at_s == pytest.approx(2.0)
+    assert player.state.changes_at_s == pytest.approx(0.5)  # (16 s - 15 s) / 2: the playhead moves, the window grows
     player = run((10.0, 20.0)).at(0.0, 0)
     assert player.state.changes_at_s == pytest.approx(10.0)
     assert run().state.changes_at_s == float("inf")

@@ -6,7 +6,8 @@ monotonic clock.
 Rules
 - Playback starts, and resumes after a stall, with 10 s of media ahead, or sooner if all of it is there.
 - Chunks may be asked for up to 30 s ahead of the playhead; before the start only as far as the start needs, so that the
-  first picture does not compete with the future.
+  first picture does not compete with the future. So that it does not compete with the future of other viewers either,
+  the window is 15 s at the start and grows by what is played.
 - A stall begins at the very moment the media runs out, not when somebody looks, and is one event however long it is.
 - Speed 0 is as fast as possible: the playhead follows the media at once, and there are no stalls.
 
@@ -126,7 +127,7 @@ class BufferState:
         if self.waiting:  # without the chunk that begins just where enough is there
             enough_s = self.playhead_s + self.rules.start_s - EPSILON_S / 2
             return min(bisect.bisect_left(self.ends_s, enough_s) + 1, len(self.ends_s))
-        return self.chunks_before(self.rules.target_s)
+        return self.chunks_before(min(self.rules.target_s, self.rules.low_water_s + self.playhead_s))
 
     @property
     def urgent(self) -> int:
@@ -142,8 +143,9 @@ class BufferState:
         wanted = self.wanted
         if wanted == len(self.ends_s):
             return self.now_s + dry_in_s
-        next_in_s = (self.ends_s[wanted - 1] - self.rules.target_s - self.playhead_s) / self.speed
-        return self.now_s + min(dry_in_s, next_in_s)
+        begins_s = self.ends_s[wanted - 1]
+        wanted_from_s = max(begins_s - self.rules.target_s, (begins_s - self.rules.low_water_s) / 2)
+        return self.now_s + min(dry_in_s, (wanted_from_s - self.playhead_s) / self.speed)
 
 
 def step(state: BufferState, event: Event) -> tuple[BufferState, tuple[Effect, ...]]:
