@@ -237,10 +237,8 @@ def decode(page: Bytes, superblock_uuid: UUID, salt: int) -> Record | None:
 
 def block_crcs(payload: memoryview) -> tuple[int, ...]:
     """crc32c of every 64 KiB of a payload."""
-    return tuple(
-        crc32c(payload[start : start + BLOCK_BYTES], gil_release_mode=_HOLD_GIL)
-        for start in range(0, len(payload), BLOCK_BYTES)
-    )
+    starts = range(0, len(payload), BLOCK_BYTES)
+    return tuple([crc32c(payload[start : start + BLOCK_BYTES], 0, _HOLD_GIL) for start in starts])
 
 
 def is_intact(body: ChunkBody, payload: memoryview) -> bool:
