@@ -25,9 +25,12 @@ SSH_ANSWER_S = 10
 # Signals that systemd as the first process takes for poweroff and reboot (systemd(1)); they need no network.
 POWER_OFF, REBOOT = signal.SIGRTMIN + 4, signal.SIGRTMIN + 5
 
-# The subshell enters the host's cgroups and becomes nspawn; the loop stays outside of them.
+# The subshell enters the host's cgroups and becomes nspawn; the loop stays outside of them. What udev knew of an
+# earlier boot goes. The file is the sign by which systemd, when it starts, subscribes to udev's messages: in a
+# container it would otherwise take udev for absent, and wait in vain for the disks in /etc/fstab. udev replaces it.
 _SUPERVISOR = """
 while :; do
+  rm -rf "$LAB_UDEV" && mkdir -p "$LAB_UDEV" && : >"$LAB_UDEV/control" || exit 1
   (for group in $LAB_CGROUPS; do echo 0 >"$group/cgroup.procs" || exit 1; done; exec "$@")
   [ $? -eq 133 ] || exit
 done
@@ -73,6 +76,7 @@ def start(paths: LabPaths, host: Host, debs: Path) -> None:
     rules = {name: device.removeprefix("/dev/") for name, device in devices.items()}
     (root_of(paths, host) / "etc/udev/rules.d/61-lab-disks.rules").write_text(udev_rules(rules))
     disk.await_release(devices.values())
+    udev = paths.runtime / f"{host.name}.udev"
     command = network.inside(paths.namespace)
     command += nspawn.command(
         machine=machine_of(paths, host),
@@ -80,8 +84,10 @@ def start(paths: LabPaths, host: Host, debs: Path) -> None:
         root=root_of(paths, host),
         debs=debs,
         devices=list(devices.values()),
+        udev=udev,
     )
-    environment = os.environ | nspawn.ENVIRONMENT | {"LAB_CGROUPS": " ".join(_make_cgroups(paths, host))}
+    variables = {"LAB_CGROUPS": " ".join(_make_cgroups(paths, host)), "LAB_UDEV": str(udev)}
+    environment = os.environ | nspawn.ENVIRONMENT | variables
     with (paths.host(host.name) / "console.log").open("ab") as console:
         subprocess.Popen(
             ["sh", "-c", _SUPERVISOR, "vstack-lab-host", *command],
@@ -105,7 +111,8 @@ def _make_cgroups(paths: LabPaths, host: Host) -> list[str]:
 
 
 def remove_leftovers(paths: LabPaths, host: Host) -> None:
-    """What the kernel and nspawn keep of a host that was killed."""
+    """What stays outside of its own directory of a host that was killed."""
+    shutil.rmtree(paths.runtime / f"{host.name}.udev", ignore_errors=True)
     shutil.rmtree(Path("/run/systemd/nspawn/propagate") / machine_of(paths, host), ignore_errors=True)
     for group in _cgroups(paths):
         _remove_cgroup(group / host.name)

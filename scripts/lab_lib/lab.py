@@ -38,7 +38,7 @@ def up(paths: LabPaths, specs: list[HostSpec]) -> None:
 
 def _make_home(paths: LabPaths) -> None:
     paths.home.mkdir(parents=True, exist_ok=True)
-    paths.control_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    paths.runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not paths.key.exists():
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", paths.namespace, "-f", paths.key)
     # Ansible takes the path of one program.
@@ -86,7 +86,7 @@ def down(paths: LabPaths, names: list[str]) -> None:
         processes.kill(network.inhabitants(paths.namespace))
         network.remove(paths.namespace)
         host.remove_cgroups(paths)
-        shutil.rmtree(paths.control_directory, ignore_errors=True)
+        shutil.rmtree(paths.runtime, ignore_errors=True)
         root.remove_root(paths.home)
 
 
@@ -155,7 +155,7 @@ def thaw(paths: LabPaths, hosts: Sequence[Host]) -> None:
 
 def _forget_connections(paths: LabPaths, one: Host) -> None:
     """Ansible's shared connection to a host that lost power would hang until it times out."""
-    for socket in paths.control_directory.glob(f"{one.address}-*"):
+    for socket in paths.runtime.glob(f"{one.address}-*"):
         socket.unlink(missing_ok=True)
 
 

@@ -24,7 +24,7 @@ def directory_flag(root: Path) -> str:
     return f"--directory={root}"
 
 
-def command(*, machine: str, hostname: str, root: Path, debs: Path, devices: list[str]) -> list[str]:
+def command(*, machine: str, hostname: str, root: Path, debs: Path, devices: list[str], udev: Path) -> list[str]:
     # With /sys comes /proc/sys, and that is the whole machine's, all but the network's part.
     shared = sorted(str(path) for path in Path("/proc/sys").iterdir() if path.name != "net")
     return [
@@ -43,6 +43,7 @@ def command(*, machine: str, hostname: str, root: Path, debs: Path, devices: lis
         "--link-journal=no",
         "--system-call-filter=bpf",
         f"--bind-ro={debs}:/opt/debs",
+        f"--bind={udev}:/run/udev",
         *(f"--bind-ro={path}" for path in shared),
         *(f"--bind={device}" for device in devices),
     ]

@@ -22,12 +22,14 @@ def mount_points_below(directory: Path) -> list[str]:
 
 
 def mount_root(home: Path, base: Path) -> Path:
-    """Mounted at HOME/root; nothing happens when it is."""
-    root, upper, work = home / "root", home / "upper", home / "work"
+    """Mounted at HOME/root; nothing happens when it is. The base that a host began with stays its base."""
+    root, upper, work, lower = home / "root", home / "upper", home / "work", home / "lower"
     for folder in (root, upper, work):
         folder.mkdir(parents=True, exist_ok=True)
     if str(root) not in mount_points_below(home):
-        options = f"lowerdir={base},upperdir={upper},workdir={work}"
+        if not lower.is_symlink():
+            lower.symlink_to(base)
+        options = f"lowerdir={lower.readlink()},upperdir={upper},workdir={work}"
         run("mount", "-t", "overlay", "overlay", "-o", options, root)
     return root
 

@@ -55,13 +55,13 @@ class LabPaths:
         return self.home / "ssh"
 
     @property
-    def control_directory(self) -> Path:
-        """Sockets of shared ssh connections: a short path, for a socket's name has at most 107 bytes."""
+    def runtime(self) -> Path:
+        """Sockets of shared ssh connections (a short path, for a socket's name has at most 107 bytes), udev's state."""
         return RUN / self.id
 
     @property
     def control_path(self) -> str:
-        return f"{self.control_directory}/%h-%r"
+        return f"{self.runtime}/%h-%r"
 
     def host(self, name: str) -> Path:
         return self.home / "hosts" / name
