@@ -68,8 +68,8 @@ class ActionModule(ActionBase):
         try:
             return probe.parse(answer["stdout"], devices)
         except ValueError as error:
-            detail = (answer.get("stderr") or answer.get("stdout") or str(error)).strip()
-            raise AnsibleError(detail.splitlines()[-1]) from error
+            said = [str(error), *answer["stdout"].splitlines(), *answer["stderr"].splitlines()]
+            raise AnsibleError([line for line in said if line.strip()][-1]) from error
 
 
 def _read(hostvars: Mapping[str, Mapping[str, object]], groups: dict[str, list[str]]) -> tuple[dict, list[str]]:
@@ -81,7 +81,7 @@ def _read(hostvars: Mapping[str, Mapping[str, object]], groups: dict[str, list[s
         for name in VARIABLES:
             try:
                 if name in hostvars[host]:
-                    found[name] = _plain(hostvars[host][name])
+                    found[name] = _resolved(hostvars[host][name])
             except AnsibleError as error:
                 # An address that follows from an ansible_host that isn't there is simply no address.
                 if name != "vstack_address":
@@ -90,14 +90,24 @@ def _read(hostvars: Mapping[str, Mapping[str, object]], groups: dict[str, list[s
     return hosts, list(problems.values())
 
 
+def _resolved(value: object) -> object:
+    plain = _plain(value)
+    if plain is None and value is not None:
+        raise AnsibleError("it refers to something that is not defined")
+    return plain
+
+
 def _plain(value: object) -> object:
-    """Ansible's lazy, tagged and encrypted values as plain data. What Ansible left unresolved is no value."""
+    """Ansible's lazy, tagged and encrypted values as plain data.
+
+    Before ansible-core 2.19 a template that can't be resolved is left as it is; it becomes None.
+    """
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
     if isinstance(value, str) or hasattr(value, "__ENCRYPTED__"):
-        text = "".join(str(value))
+        text = str(value)
         return None if "{{" in text else text
     return value
 
