@@ -57,7 +57,7 @@ log = structlog.get_logger()
 
 async def make_app(settings: UploaderSettings) -> web.Application:
     """The service; SettingsError where its directory or its programs cannot be used."""
-    for program in (settings.ffmpeg, settings.ffprobe):
+    for program in () if settings.media_socket else (settings.ffmpeg, settings.ffprobe):
         if shutil.which(program) is None:
             raise SettingsError(f"cannot find the program {program}")
     registry = service_metrics.new_registry("uploader")
@@ -79,6 +79,7 @@ async def make_app(settings: UploaderSettings) -> web.Application:
                 cluster=cluster,
                 ffmpeg=settings.ffmpeg,
                 ffprobe=settings.ffprobe,
+                media_socket=settings.media_socket,
                 job_timeout_s=settings.job_timeout_s,
             )
             queue = JobQueue(workshop.run, max_jobs=settings.max_jobs, max_queued=settings.max_queued, metrics=metrics)

@@ -77,6 +77,7 @@ class Workshop:
     cluster: Cluster
     ffmpeg: str
     ffprobe: str
+    media_socket: str
     job_timeout_s: float
 
     async def run(self, session_id: str) -> None:
@@ -120,7 +121,7 @@ class Workshop:
         """
         session = tracker.session
         path = self.spool.path(session.session_id)
-        plan = media.plan(await media.probe(path, ffprobe=self.ffprobe))
+        plan = media.plan(await media.probe(path, ffprobe=self.ffprobe, media_socket=self.media_socket))
         await tracker.move("chunking")
         async with self._cutting(path, plan) as chunks:
             first = await anext(chunks)
@@ -139,7 +140,9 @@ class Workshop:
     async def _cutting(self, path: Path, plan: media.Plan) -> AsyncIterator[AsyncIterator[PackedChunk]]:
         """The chunks of the file; ffmpeg is gone when the block is left."""
         started_s = time.monotonic()
-        chunks = media.chunk_stream(path, plan, ffmpeg=self.ffmpeg, timeout_s=self.job_timeout_s)
+        chunks = media.chunk_stream(
+            path, plan, ffmpeg=self.ffmpeg, media_socket=self.media_socket, timeout_s=self.job_timeout_s
+        )
         try:
             async with contextlib.aclosing(chunks):
                 yield chunks

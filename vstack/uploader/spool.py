@@ -24,6 +24,8 @@ SYNC_EVERY_BYTES: Final = 32 * MIB
 RESERVE_BYTES: Final = 64 * MIB
 """Room that uploads leave on the disk, for sessions and for whoever shares it."""
 DISK_THREADS: Final = 4
+FILE_MODE: Final = 0o640
+"""Of received files: media jobs in a unit of their own have the group's rights (systemd/vstack-uploader.service)."""
 
 T = TypeVar("T")
 
@@ -133,7 +135,7 @@ class Spool:
         """A new file to write to; it is removed again if the block raises."""
         path = self.path(session_id)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        incoming = Incoming(self, path, await self.submit(lambda: os.open(path, flags, 0o600)))
+        incoming = Incoming(self, path, await self.submit(lambda: os.open(path, flags, FILE_MODE)))
         try:
             yield incoming
         except BaseException:

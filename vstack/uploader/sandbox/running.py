@@ -138,7 +138,7 @@ async def run(tool: Tool, args: Sequence[str], *, source: Path, timeout_s: float
     async with AsyncExitStack() as stack:
         output, to_output = await stack.enter_async_context(_pipe())
         messages, to_messages = await stack.enter_async_context(_pipe())
-        with to_output, to_messages, await asyncio.to_thread(_opened, source) as file:
+        with to_output, to_messages, _opened(source) as file:
             descriptors = [file.fileno(), to_output.fileno(), to_messages.fileno()]
             link, pid = await _started(stack, tool, request, descriptors)
         errors = bytearray()
