@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab_lib import disk, network, nspawn, processes
+from lab_lib import disk, network, nspawn, processes, root
 from lab_lib.command import LabError, await_condition
-from lab_lib.model import Host, udev_rules
+from lab_lib.model import Host
 from lab_lib.state import LabPaths
 
 BOOT_S = 120
@@ -73,8 +73,7 @@ def start(paths: LabPaths, host: Host, debs: Path) -> None:
     """Switch on. Returns at once; `await_ssh` tells when it is up. Its root is mounted."""
     folder = paths.host(host.name) / "disks"
     devices = {name: disk.attach(folder / f"{name}.img", host.disk_mb) for name in host.disk_names}
-    rules = {name: device.removeprefix("/dev/") for name, device in devices.items()}
-    (root_of(paths, host) / "etc/udev/rules.d/61-lab-disks.rules").write_text(udev_rules(rules))
+    root.write_devices(root_of(paths, host), {name: Path(device).name for name, device in devices.items()})
     disk.await_release(devices.values())
     udev = paths.runtime / f"{host.name}.udev"
     command = network.inside(paths.namespace)

@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 from lab_lib.command import LabError, run
-from lab_lib.model import Host, hosts_file, network_file
+from lab_lib.model import Host, coldplug, hosts_file, network_file, udev_rules
 from lab_lib.state import LabPaths
 
 HOST_KEY = "etc/ssh/ssh_host_ed25519_key"
@@ -74,3 +74,11 @@ def host_key(root: Path) -> str:
 def write_hosts(root: Path, hosts: tuple[Host, ...]) -> None:
     """All hosts of the lab by name; a file that the running host sees at once."""
     (root / "etc/hosts").write_text(hosts_file(hosts))
+
+
+def write_devices(root: Path, kernel_names: dict[str, str]) -> None:
+    """Which devices are the host's own; `kernel_names` maps d1 to loop7. They may be others at its next boot."""
+    drop_in = root / "etc/systemd/system/systemd-udev-trigger.service.d"
+    drop_in.mkdir(parents=True, exist_ok=True)
+    (drop_in / "lab.conf").write_text(coldplug(list(kernel_names.values())))
+    (root / "etc/udev/rules.d/61-lab-disks.rules").write_text(udev_rules(kernel_names))
