@@ -130,6 +130,7 @@ WRONG: dict[str, Change] = {
     "no database": _group(postgres=[]),
     "no metadata service": _group(metadata=[]),
     "no uploader": _group(uploader=[]),
+    "two backup hosts": _group(backup=["up1", "mon1"]),
     "two databases without Patroni": _group(postgres=["db1", "up1"]),
     "etcd without Patroni": _group(etcd=["db1"]),
     "Patroni with one database": _both(_patroni, _group(postgres=["db1"])),

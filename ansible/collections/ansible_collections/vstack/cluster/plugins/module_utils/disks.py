@@ -130,9 +130,7 @@ class _Entry:
         elif not isinstance(name, str):
             self._problem(f"has the name {_shown(name)}, which is no text: write it in quotes")
         elif not _NAME.fullmatch(name) or len(name) > room:
-            self._problem(
-                f"needs a name of 1 to {room} characters a-z and 0-9 (its {fstype} label has no more room)"
-            )
+            self._problem(f"needs a name of 1 to {room} characters a-z and 0-9 (its {fstype} label has no more room)")
         return str(name)
 
     def _device(self) -> str:

@@ -64,6 +64,8 @@ def _groups(site: Site, mode: str) -> Iterator[str]:
     for group, needed in (("postgres", "a database"), ("metadata", "a metadata service"), ("uploader", "an uploader")):
         if not site.members(group):
             yield f"group {group} has no host, and a cluster needs {needed}: put at least one host into it"
+    if len(site.members("backup")) > 1:
+        yield f"group backup has {len(site.members('backup'))} hosts, and there is one repository: leave one host in it"
     postgres, etcd = site.members("postgres"), site.members("etcd")
     if mode == "single":
         if len(postgres) > 1:
