@@ -6,10 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-from lab_lib import lab, state
-from lab_lib.command import LabError, check_machine
-from lab_lib.model import HostSpec, checked_name
-from lab_lib.state import LabPaths
+from scripts.lab_lib import lab, state
+from scripts.lab_lib.command import LabError, check_machine
+from scripts.lab_lib.model import HostSpec, checked_name
+from scripts.lab_lib.state import LabPaths
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

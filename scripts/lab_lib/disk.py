@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from lab_lib.command import await_condition, run
+from scripts.lab_lib.command import await_condition, run
 
 # FS_IOC_SHUTDOWN of ext4 and xfs, and its flag for: do not even write the journal.
 FS_IOC_SHUTDOWN = 0x8004587D

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab_lib import disk, network, nspawn, processes, root
-from lab_lib.command import LabError, await_condition
-from lab_lib.model import Host
-from lab_lib.state import LabPaths
+from scripts.lab_lib import disk, network, nspawn, processes, root
+from scripts.lab_lib.command import LabError, await_condition
+from scripts.lab_lib.model import Host
+from scripts.lab_lib.state import LabPaths
 
 BOOT_S = 120
 SHUTDOWN_S = 120

@@ -10,8 +10,8 @@ import platform
 import shutil
 from pathlib import Path
 
-from lab_lib.command import LabError, run
-from lab_lib.sources import Sources, distribution_sources
+from scripts.lab_lib.command import LabError, run
+from scripts.lab_lib.sources import Sources, distribution_sources
 
 # udev: disks get their names, and mounts by UUID their devices, by the same rules as on bare metal.
 PACKAGES = (

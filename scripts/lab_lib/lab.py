@@ -10,10 +10,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab_lib import disk, host, image, network, packages, processes, root, state
-from lab_lib.command import LabError, run
-from lab_lib.model import Host, HostSpec, add_host, inventory
-from lab_lib.state import LabPaths
+from scripts.lab_lib import disk, host, image, network, packages, processes, root, state
+from scripts.lab_lib.command import LabError, run
+from scripts.lab_lib.model import Host, HostSpec, add_host, inventory
+from scripts.lab_lib.state import LabPaths
 
 
 def cache(directory: Path, *, refresh: bool = False) -> tuple[Path, Path]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from lab_lib.command import LabError
+from scripts.lab_lib.command import LabError
 
 NETWORK = "198.51.100"
 CONTROLLER_ADDRESS = f"{NETWORK}.1"

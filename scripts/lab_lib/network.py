@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lab_lib.command import LabError, run
-from lab_lib.model import CONTROLLER_ADDRESS
-from lab_lib.processes import all_pids, namespace
+from scripts.lab_lib.command import LabError, run
+from scripts.lab_lib.model import CONTROLLER_ADDRESS
+from scripts.lab_lib.processes import all_pids, namespace
 
 BRIDGE = "br0"
 

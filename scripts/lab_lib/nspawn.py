@@ -14,7 +14,7 @@ are accepted and not enforced.
 
 from pathlib import Path
 
-from lab_lib.network import BRIDGE
+from scripts.lab_lib.network import BRIDGE
 
 ENVIRONMENT = {"SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1"}
 

@@ -8,8 +8,8 @@ what is missing is downloaded. Running hosts see the folder, so its index is rep
 import hashlib
 from pathlib import Path
 
-from lab_lib.command import LabError, run
-from lab_lib.image import base_path, codename, machine_sources
+from scripts.lab_lib.command import LabError, run
+from scripts.lab_lib.image import base_path, codename, machine_sources
 
 LIST = Path(__file__).with_name("packages.txt")
 DOWNLOAD_S = 1800

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterable
 from pathlib import Path
 
-from lab_lib.command import LabError, await_condition
+from scripts.lab_lib.command import LabError, await_condition
 
 KILL_S = 20
 

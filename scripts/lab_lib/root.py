@@ -7,9 +7,9 @@ import shutil
 import uuid
 from pathlib import Path
 
-from lab_lib.command import LabError, run
-from lab_lib.model import Host, coldplug, hosts_file, network_file, udev_rules
-from lab_lib.state import LabPaths
+from scripts.lab_lib.command import LabError, run
+from scripts.lab_lib.model import Host, coldplug, hosts_file, network_file, udev_rules
+from scripts.lab_lib.state import LabPaths
 
 HOST_KEY = "etc/ssh/ssh_host_ed25519_key"
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab_lib.command import LabError
-from lab_lib.model import Host, decode_hosts, encode_hosts, lab_id
+from scripts.lab_lib.command import LabError
+from scripts.lab_lib.model import Host, decode_hosts, encode_hosts, lab_id
 
 RUN = Path("/run/vstack-lab")
 
