@@ -43,9 +43,13 @@ SLOW_PUT_S: Final = 4.0
 """Without a write quorum after this time, slow nodes are replaced as if they had failed."""
 GRACE_S: Final = 4.0
 """With a write quorum, how long the other copies and votes are waited for before the commit."""
-PATIENCE_S: Final = 900.0
+PATIENCE_S: Final = 300.0
 """How long a chunk is tried again while nodes or the metadata service are away: longer than all hosts take to boot."""
 EPOCH: Final = 0
+CUT_DIFFERENTLY: Final = (
+    "the file is cut differently than before the uploader was restarted (another version of ffmpeg?); please upload it "
+    "again"
+)
 
 log = structlog.get_logger()
 
@@ -269,7 +273,9 @@ class ChunkWrite:
             raise conflict from None
         node_ids = [self._cluster.nodes.node_id_at(url) for url in chosen.committed_nodes]
         placement = [node_id for node_id in node_ids if node_id is not None]
-        if self._adopted or not placement or checksums.parse(chosen.checksum) != self._checksum:
+        if checksums.parse(chosen.checksum) != self._checksum:
+            raise ConflictError(CUT_DIFFERENTLY) from conflict
+        if self._adopted or not placement:
             raise conflict
         log.warning("chunk_adopted", chunk_id=self._chunk_id, ours=self._placement, chosen=placement)
         self._placement, self._adopted, self._fast = placement, True, False
@@ -304,7 +310,7 @@ class ChunkWrite:
 
 
 class _Chosen(msgspec.Struct):
-    """The decided placement, as a 409 reports it."""
+    """What a 409 reports: the bytes that a node holds, or the placement that was decided."""
 
-    committed_nodes: tuple[str, ...]
     checksum: str
+    committed_nodes: tuple[str, ...] = ()

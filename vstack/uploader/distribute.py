@@ -13,14 +13,10 @@ from typing import Final, Self
 from vstack import checksums
 from vstack.core.fmp4.chunk import PackedChunk
 from vstack.errors import ConflictError
-from vstack.uploader.chunkwrite import ChunkWrite, Cluster, Target
+from vstack.uploader.chunkwrite import CUT_DIFFERENTLY, ChunkWrite, Cluster, Target
 
 IN_FLIGHT: Final = 4
 MAX_FOLLOWED: Final = 4
-CUT_DIFFERENTLY: Final = (
-    "the file is cut differently than before the uploader was restarted (another version of ffmpeg?); please upload it "
-    "again"
-)
 
 OnCommitted = Callable[[PackedChunk], Awaitable[None]]
 

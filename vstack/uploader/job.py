@@ -36,7 +36,9 @@ CLEANUP_TIMEOUT_S: Final = 4.0
 REAP_EVERY_S: Final = 5.0
 MANIFEST_TIMEOUT_S: Final = 60.0
 MAX_ATTEMPTS: Final = 3
-"""A file is given up when the process has crashed so often while it worked on it, with nothing gained."""
+"""A file is given up when the process has crashed so often while it worked on it, or what it needs was away so often,
+with nothing gained."""
+AGAIN_AFTER_S: Final = 5.0
 CRASHED: Final = "the uploader crashed several times while it worked on this file"
 LOST: Final = "the uploader has lost the received file; please upload it again"
 GIVEN_UP: Final = (
@@ -89,7 +91,7 @@ class Workshop:
                 await self._give_up(tracker, CRASHED)
                 return
             async with asyncio.timeout(self.job_timeout_s):
-                await self._process(tracker)
+                await self._persist(tracker)
         except asyncio.CancelledError:
             await self._interrupted(tracker)
             raise
@@ -100,6 +102,18 @@ class Workshop:
         except Exception:
             log.exception("upload_crashed")
             await self._give_up(tracker, "internal error")
+
+    async def _persist(self, tracker: Tracker) -> None:
+        """Run the job, and again where it fails through no fault of the file."""
+        while True:
+            try:
+                return await self._process(tracker)
+            except (UnavailableError, RemoteError) as error:
+                if tracker.session.attempts >= MAX_ATTEMPTS:
+                    raise
+                log.warning("upload_postponed", error=str(error), attempts=tracker.session.attempts)
+                self.cluster.metrics.retries.labels("job").inc()
+            await asyncio.sleep(AGAIN_AFTER_S)
 
     async def _process(self, tracker: Tracker) -> None:
         before = tracker.session

@@ -41,7 +41,8 @@ class Metrics:
         )
         self.retries = Counter(
             "vstack_uploader_retries_total",
-            "Repeated steps: chunk (storing and committing again), placement (other nodes chosen), metadata (a call)",
+            "Repeated steps: chunk (storing and committing again), placement (other nodes chosen), metadata (a call), "
+            "job (all of it)",
             ("what",),
             registry=registry,
         )

@@ -81,7 +81,7 @@ class MemoryEngine:
         async with self._writing:
             stored = self._data.get(chunk_id)
             if stored is not None and stored[0].checksum != checksum:
-                raise ConflictError(f"{chunk_id} holds other bytes")
+                raise ConflictError(f"{chunk_id} holds other bytes", chosen={"checksum": stored[0].checksum})
             if stored is None or acceptance is not None:
                 await self._flush((stored is None) + (acceptance is not None))
             info = ChunkInfo(chunk_id, size_bytes, checksum, "memory", epoch, fragment_index)

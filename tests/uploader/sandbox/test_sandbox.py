@@ -229,6 +229,8 @@ async def test_a_program_killed_from_outside_is_reported(sandbox: Sandbox) -> No
     async with sandbox.run("kill -KILL $$") as child:
         assert await child.read(1) == b""
         assert await child.exit_status() == -signal.SIGKILL
+    assert isinstance(running.verdict("no", child, -signal.SIGKILL), UnavailableError)
+    assert isinstance(running.verdict("no", child, 1), InvalidMediaError)
 
 
 async def test_a_talkative_program_neither_blocks_nor_fills_memory(sandbox: Sandbox) -> None:

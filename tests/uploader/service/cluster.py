@@ -110,6 +110,7 @@ class FakeMetadata:
         self.down = False
         self.hold_after: int | None = None
         self.released = asyncio.Event()
+        self._admitted: set[str] = set()
         self.videos: dict[str, wire.VideoCreate] = {}
         self.statuses: dict[str, str] = {}
         self.decrees: dict[str, Decree] = {}
@@ -222,8 +223,11 @@ class FakeMetadata:
         self.commits.append((chunk_id, body))
         if self.refuse_commit is not None:
             raise self.refuse_commit
-        if self.hold_after is not None and len(self.decrees) >= self.hold_after:
-            await self.released.wait()
+        if self.hold_after is not None:
+            admitted = self.decrees.keys() | self._admitted
+            if chunk_id not in admitted and len(admitted) >= self.hold_after:
+                await self.released.wait()
+            self._admitted.add(chunk_id)
         urls = {node.node_id: node.url for node in self.nodes.values()}
         decree = commit_rules.build_decree(body, self.facts(body.video_id), {url: node for node, url in urls.items()})
         receipts = tuple(receipt_from_text(text) for text in body.receipts)

@@ -36,6 +36,10 @@ class UploaderProcess(Service):
                 assert self._process.returncode is None, self.log
                 await asyncio.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def signal(self, number: Signals) -> None:
         self._process.send_signal(number)
 

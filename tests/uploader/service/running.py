@@ -65,7 +65,8 @@ class Service:
 
     @property
     def sessions(self) -> list[str]:
-        return sorted(path.name for path in (self.data_dir / "sessions").iterdir())
+        """Names of the files of sessions, without those that are being written."""
+        return sorted(path.name for path in (self.data_dir / "sessions").glob("*.json"))
 
     async def post(self, body: Any, *, content_type: str = f"multipart/form-data; boundary={BOUNDARY}") -> "Answer":
         headers = {"Content-Type": content_type}

@@ -34,8 +34,8 @@ async def chunk_stream(
     """The chunks of the file at `path`, in order; the last one only once ffmpeg has ended well.
 
     InvalidMediaError where ffmpeg fails, writes no MP4, writes far more than it read, or keeps us waiting for more than
-    `timeout_s` in all. Closing the iterator (`contextlib.aclosing`) or cancelling its task kills ffmpeg. The unit
-    behind `media_socket` runs it, or where that is empty a child process.
+    `timeout_s` in all; UnavailableError where somebody else ends it. Closing the iterator (`contextlib.aclosing`) or
+    cancelling its task kills ffmpeg. The unit behind `media_socket` runs it, or where that is empty a child process.
     """
     input_bytes = (await asyncio.to_thread(path.stat)).st_size
     budget = input_bytes * _MAX_EXPANSION + _FREE_EXPANSION_BYTES
@@ -50,8 +50,8 @@ async def chunk_stream(
             for chunk in chunker.push(data):
                 packed_ms += chunk.duration_ms
                 yield chunk
-        if await child.exit_status() != 0:
-            raise running.failure("the video cannot be read", child)
+        if (status := await child.exit_status()) != 0:
+            raise running.verdict("the video cannot be read", child, status)
     final = list(chunker.finish())
     packed_s = (packed_ms + sum(chunk.duration_ms for chunk in final)) / 1000
     if child.errors and packed_s < plan.duration_s - _MISSING_TAIL_S:

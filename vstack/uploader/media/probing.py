@@ -59,7 +59,8 @@ class _Report(msgspec.Struct):
 
 
 async def probe(path: Path, *, ffprobe: str, media_socket: str = "", timeout_s: float = PROBE_TIMEOUT_S) -> MediaInfo:
-    """What the file at `path` holds. InvalidMediaError where it is no video that can be stored.
+    """What the file at `path` holds. InvalidMediaError where it is no video that can be stored; UnavailableError
+    where ffprobe cannot be run, or is ended by somebody else.
 
     ffprobe is run by the unit behind `media_socket`, or where that is empty by a child process.
     """
@@ -77,7 +78,7 @@ async def _report(path: Path, ffprobe: running.Tool, timeout_s: float) -> _Repor
                 raise InvalidMediaError("the file describes itself at too great a length")
         status = await child.exit_status()
     if status != 0:
-        raise running.failure(_UNREADABLE, child)
+        raise running.verdict(_UNREADABLE, child, status)
     try:
         return msgspec.json.decode(output, type=_Report)
     except msgspec.DecodeError as error:

@@ -30,6 +30,8 @@ PATIENCE_S: Final = 30.0
 """How long a job is asked for again: the unit's socket is away for a moment while it is restarted, or all are taken."""
 RETRY_EVERY_S: Final = 0.25
 EXIT_GRACE_S: Final = 10.0
+ENDED_BY_OTHERS: Final = frozenset({-signal.SIGTERM, -signal.SIGKILL, 255})
+"""How a program ends that the shutdown of the host, or of its unit, takes along. ffmpeg exits with 255 on a SIGTERM."""
 _STDERR_HEAD_BYTES: Final = 4 * KIB
 _PIPE_BUFFER_BYTES: Final = 256 * KIB
 _MAX_ANSWER_BYTES: Final = 4 * KIB
@@ -144,6 +146,13 @@ async def run(tool: Tool, args: Sequence[str], *, source: Path, timeout_s: float
             yield Child(pid, timeout_s, errors, link, output, listening)
         finally:
             listening.cancel()
+
+
+def verdict(what: str, child: Child, status: int) -> InvalidMediaError | UnavailableError:
+    """The error of a program that ended with `status`: `failure`, unless others ended it, which is not its doing."""
+    if status in ENDED_BY_OTHERS:
+        return UnavailableError("the work on the file was ended from outside")
+    return failure(what, child)
 
 
 def failure(what: str, child: Child) -> InvalidMediaError:
