@@ -74,7 +74,7 @@ def add_host(hosts: tuple[Host, ...], spec: HostSpec) -> tuple[Host, ...]:
     """The hosts with one more, at the lowest free address. One that is there, in the same shape, is no change."""
     for host in hosts:
         if host.name == spec.name:
-            if (host.disks, host.disk_mb) != (spec.disks, spec.disk_mb) and spec.disks != host.disks:
+            if host.disks != spec.disks or (host.disks and host.disk_mb != spec.disk_mb):
                 raise LabError(
                     f"Host {host.name} exists with {host.disks} disks of {host.disk_mb} MB: take it down first."
                 )
