@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.lab_lib import disk, host, image, network, packages, processes, root, state
-from scripts.lab_lib.command import LabError, run
+from scripts.lab_lib.command import LabError, raise_limits, run
 from scripts.lab_lib.model import Host, HostSpec, add_host, inventory
 from scripts.lab_lib.state import LabPaths
 
@@ -49,6 +49,7 @@ def _make_home(paths: LabPaths) -> None:
 
 def _boot(paths: LabPaths, hosts: Sequence[Host], base: Path, debs: Path) -> None:
     """Switch on those that are off, also after the machine itself restarted."""
+    raise_limits()
     off = [one for one in hosts if host.find(paths, one) is None]
     for one in off:
         mounted = root.mount_root(paths.host(one.name), base)
