@@ -110,7 +110,7 @@ def _make_cgroups(paths: LabPaths, host: Host) -> list[str]:
 
 
 def remove_leftovers(paths: LabPaths, host: Host) -> None:
-    """What stays outside of its own directory of a host that was killed."""
+    """What there is of a host outside of its own directory, once it was killed."""
     shutil.rmtree(paths.runtime / f"{host.name}.udev", ignore_errors=True)
     shutil.rmtree(Path("/run/systemd/nspawn/propagate") / machine_of(paths, host), ignore_errors=True)
     for group in _cgroups(paths):
@@ -130,9 +130,16 @@ def _cgroups(paths: LabPaths) -> list[Path]:
 
 
 def _remove_cgroup(group: Path) -> None:
-    for folder, _, _ in os.walk(group, topdown=False):
-        with contextlib.suppress(FileNotFoundError):
-            Path(folder).rmdir()
+    """With whoever is still in it: a host outlives its nspawn for a moment, when that is killed by somebody else."""
+
+    def removed() -> bool:
+        for folder, _, _ in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):  # a process that ends just now is still counted
+                processes.kill(map(int, Path(folder, "cgroup.procs").read_text().split()))
+                Path(folder).rmdir()
+        return not group.exists()
+
+    await_condition(removed, f"{group} has processes", SHUTDOWN_S)
 
 
 def ssh(paths: LabPaths, host: Host, *command: str, options: tuple[str, ...] = ()) -> list[str]:
@@ -197,15 +204,13 @@ def power_cut(paths: LabPaths, hosts: Sequence[Host]) -> None:
         network.set_cable(paths.namespace, init, up=False)
     devices = [device for host in hosts for device in disk.attached(paths.host(host.name)).values()]
     disk.shut_down_file_systems(devices, [pid for init in inits.values() for pid in processes.members(init)])
-    for host in hosts:
-        kill(paths, host)
+    kill(paths, hosts)
     disk.await_release(devices)
 
 
-def kill(paths: LabPaths, host: Host) -> None:
-    """SIGKILL from the top: nobody is left to start it again. With its first process every other one goes."""
-    # Again, if need be: the supervisor may have started nspawn anew between a look and the blow.
-    while running := find(paths, host):
-        inside = processes.members(running.init) if running.init is not None else []
-        processes.kill(running.above)
-        processes.kill(inside)
+def kill(paths: LabPaths, hosts: Sequence[Host]) -> None:
+    """SIGKILL from the top: nobody is left to start them again. With a host's first process every other one goes."""
+    # Again, if need be: a supervisor may have started nspawn anew between a look and the blow.
+    while running := [found for host in hosts if (found := find(paths, host))]:
+        inits = [one.init for one in running if one.init is not None]
+        processes.kill([*(pid for one in running for pid in one.above), *inits])

@@ -78,6 +78,7 @@ def down(paths: LabPaths, names: list[str]) -> None:
     with _locked(paths):
         hosts = state.read_hosts(paths)
         going = [state.find_host(hosts, name) for name in names] or list(hosts)
+        host.kill(paths, going)
         for one in going:
             _remove_host(paths, one)
         if names:
@@ -93,11 +94,10 @@ def down(paths: LabPaths, names: list[str]) -> None:
 
 def _remove_host(paths: LabPaths, one: Host) -> None:
     home = paths.host(one.name)
-    host.kill(paths, one)
     _forget_connections(paths, one)
+    host.remove_leftovers(paths, one)
     disk.await_release(disk.attached(home).values())
     disk.detach_all(home)
-    host.remove_leftovers(paths, one)
     root.remove_root(home)
 
 
