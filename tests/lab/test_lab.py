@@ -268,7 +268,9 @@ def traces(lab: Lab) -> list[tuple[str, str]]:
     home, mark = f"/labs/{lab.name}/", identifier(lab)
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     loops = [path.read_text() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
-    commands = subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout.splitlines()
+    commands = subprocess.run(
+        ["ps", "-eww", "-o", "args"], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
     return [
         *(("mount", line) for line in mounts if mark in line or home in line),
         *(("loop device", file) for file in loops if home in file),
