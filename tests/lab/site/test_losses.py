@@ -7,7 +7,7 @@ import pytest
 from tests.lab.site.conftest import DISK_MB, DISKS, HOSTS, NODES
 from tests.lab.site.harness import Site
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600)]
 
 
 def test_a_new_host_takes_new_chunks_under_load(site: Site, video: Path) -> None:

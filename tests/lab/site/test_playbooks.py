@@ -9,7 +9,7 @@ import pytest
 from tests.lab.site.conftest import NODES
 from tests.lab.site.harness import Run, Site
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600)]
 
 
 def test_blank_hosts_play_a_video(first_run: tuple[Site, Run], video: Path, tmp_path: Path) -> None:

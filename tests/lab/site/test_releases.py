@@ -10,7 +10,7 @@ from tests.lab.site.conftest import NODES
 from tests.lab.site.harness import ROOT, Site
 from vstack import __version__
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600)]
 
 LABEL = "next"
 
