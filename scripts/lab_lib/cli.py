@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scripts.lab_lib import lab, state
 from scripts.lab_lib.command import LabError, check_machine
-from scripts.lab_lib.model import HostSpec, checked_name
+from scripts.lab_lib.model import HostSpec, checked_directory, checked_name
 from scripts.lab_lib.state import LabPaths
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -54,7 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         check_machine()
-        _dispatch(options, LabPaths(options.dir.resolve(), checked_name(options.name, "Lab")))
+        directory = checked_directory(options.dir.resolve())
+        _dispatch(options, LabPaths(directory, checked_name(options.name, "Lab")))
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1

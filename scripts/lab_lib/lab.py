@@ -169,7 +169,10 @@ def describe(paths: LabPaths, one: Host) -> str:
         return "booting"
     if processes.is_stopped(running.init):
         return "frozen"
-    return "on" if network.cable_is_up(paths.namespace, running.init) else "cut"
+    try:
+        return "on" if network.cable_is_up(paths.namespace, running.init) else "cut"
+    except LabError:  # its cable comes and goes with its power
+        return "booting"
 
 
 def inventory_of(paths: LabPaths) -> str:

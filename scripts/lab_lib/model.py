@@ -19,12 +19,20 @@ DEFAULT_DISK_MB = 1024
 MAX_DISKS, MAX_DISK_MB = 32, 1 << 20
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_DIRECTORY = re.compile(r"[A-Za-z0-9/._+-]+")
 
 
 def checked_name(name: str, what: str) -> str:
     if not _NAME.fullmatch(name):
         raise LabError(f"{what} {name!r}: a name has 1 to 31 of a-z, 0-9 and -, and begins with a letter.")
     return name
+
+
+def checked_directory(directory: Path) -> Path:
+    """Overlay options, mountinfo and nspawn's binds each give a meaning to some other character."""
+    if not _DIRECTORY.fullmatch(str(directory)):
+        raise LabError(f"{directory}: a lab's directory has only letters, digits and / . _ + - in its path; use --dir.")
+    return directory
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,13 @@ def test_a_spec_that_makes_no_sense_is_refused(text: str) -> None:
         HostSpec.parse(text)
 
 
+def test_a_directory_that_would_break_mount_options_is_refused() -> None:
+    assert model.checked_directory(Path("/srv/check-out_1.0/.lab")) == Path("/srv/check-out_1.0/.lab")
+    for path in ("/my lab", "/a:b", "/a,b", "/a\\b"):
+        with pytest.raises(LabError, match="--dir"):
+            model.checked_directory(Path(path))
+
+
 def build(*specs: str) -> tuple[Host, ...]:
     hosts: tuple[Host, ...] = ()
     for spec in specs:
