@@ -7,7 +7,6 @@ and the head of the messages.
 
 import asyncio
 import json
-import os
 import re
 import signal
 import socket
@@ -233,18 +232,19 @@ async def _own_job(tool: Tool) -> AsyncIterator[Link]:
 
 
 @asynccontextmanager
-async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, FileIO]]:
-    """A pipe that is read here; its other end, to be passed on and closed by the caller."""
-    reading, writing = os.pipe()
-    reader = asyncio.StreamReader(limit=_PIPE_BUFFER_BYTES)
-    with FileIO(writing, "wb") as to_pipe:
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), FileIO(reading, "rb")
-        )
+async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, socket.socket]]:
+    """A pipe that is read here; its other end, to be passed on and closed by the caller.
+
+    It is a pair of sockets: of a pipe's descriptor uvloop and its file object believe both that they own it, and close
+    it one after the other. In between, another thread's file may have taken its number.
+    """
+    reading, writing = socket.socketpair()
+    with writing:
+        reader, writer = await asyncio.open_connection(sock=reading, limit=_PIPE_BUFFER_BYTES)
         try:
-            yield reader, to_pipe
+            yield reader, writing
         finally:
-            transport.close()
+            writer.transport.abort()
 
 
 def _opened(source: Path) -> FileIO:
