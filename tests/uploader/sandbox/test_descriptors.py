@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-
 PIPES = 2000
 SCRIPT = f"""
 import asyncio, os, threading, uvloop
