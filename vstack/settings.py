@@ -52,7 +52,7 @@ class MetadataSettings(Common, frozen=True, kw_only=True):
     proposer_id: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     database_pool_size: PositiveInt = 8
     popularity_threshold: PositiveInt = 1000
-    upload_abandoned_after_s: PositiveFloat = 3600.0
+    upload_abandoned_after_s: PositiveFloat = 24 * 3600.0
 
 
 class StorageSettings(Common, frozen=True, kw_only=True):
