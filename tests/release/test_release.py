@@ -93,9 +93,28 @@ def test_the_same_tree_packs_to_the_same_bytes(tmp_path: Path) -> None:
             assert done.returncode == 0, done.stderr
         if tree() == before:  # nobody worked on it meanwhile
             one, two = (sorted(output.iterdir()) for output in outputs)
-            assert [file.name for file in one] == [f"vstack-{VERSION}.tar.gz"]
+            assert [file.name for file in one] == [f".vstack-{VERSION}.made", f"vstack-{VERSION}.tar.gz"]
             assert [file.read_bytes() for file in one] == [file.read_bytes() for file in two]
             return
+    pytest.fail("the checkout changed during every attempt")
+
+
+@pytest.mark.xdist_group("release")
+def test_a_release_is_packed_again_only_when_the_tree_has_changed(tmp_path: Path) -> None:
+    for _ in range(ATTEMPTS):
+        before = tree()
+        release(tmp_path, "--label", "test.2")
+        archive = tmp_path / f"vstack-{__version__}+test.2.tar.gz"
+        packed = archive.stat()
+        again = release(tmp_path, "--label", "test.2")
+        assert again.stdout == f"{archive}\n"
+        if tree() != before:  # somebody worked on it meanwhile
+            continue
+        assert archive.stat().st_ino == packed.st_ino
+        (tmp_path / f".vstack-{__version__}+test.2.made").write_text("of another tree\n")
+        release(tmp_path, "--label", "test.2")
+        assert archive.stat().st_ino != packed.st_ino
+        return
     pytest.fail("the checkout changed during every attempt")
 
 
