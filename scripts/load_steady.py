@@ -11,11 +11,11 @@ playback failed. "load is on" on stdout says that a video was there and every vi
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import signal
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +42,8 @@ class Load:
         self._order = Order(tuple(options.metadata), (), None, options.speed)
         self._stop = asyncio.Event()
         self._numbers = itertools.count(1)
-        self._limits: list[asyncio.Timeout] = []
+        self._limits: dict[int, list[asyncio.Timeout]] = {}
+        """Of the playback that each viewer watches now."""
         self.outcomes: list[Outcome] = []
         self.uploads: list[Uploaded] = []
 
@@ -50,7 +51,7 @@ class Load:
         """Let uploads end, and cut playbacks."""
         self._stop.set()
         now_s = asyncio.get_running_loop().time()
-        for limit in self._limits:
+        for limit in itertools.chain.from_iterable(self._limits.values()):
             with contextlib.suppress(RuntimeError):  # it has ended by itself
                 limit.reschedule(now_s)
 
@@ -78,25 +79,30 @@ class Load:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self._options.rest)
 
-    async def _watch_over_and_over(self, number: int) -> None:
-        begin_after_s = RAMP_S * number / self._options.clients
+    async def _watch_over_and_over(self, viewer: int) -> None:
+        begin_after_s = RAMP_S * viewer / self._options.clients
         async with new_session() as session:
-            while not self._stop.is_set():
-                outcome = await self._watch(
-                    SmartClient(self._order.metadata_urls, session=session), number, begin_after_s
-                )
+            for number in itertools.count(viewer):
+                if self._stop.is_set():
+                    return
+                self._limits[viewer] = []
+                client = SmartClient(self._order.metadata_urls, session=session)
+                outcome = await self._watch(client, number, begin_after_s, self._limits[viewer])
                 begin_after_s = 0.0
                 self.outcomes.append(outcome)
-                number += 1
                 if outcome.error is not None:
                     await self._failed(f"playback of {outcome.video_id}", outcome.error)
 
-    async def _watch(self, client: SmartClient, number: int, begin_after_s: float) -> Outcome:
+    async def _watch(
+        self, client: SmartClient, number: int, begin_after_s: float, limits: list[asyncio.Timeout]
+    ) -> Outcome:
         try:
             videos = self._options.video or await active_videos(self._options.metadata)
         except VStackError as error:
             return Outcome("?", str(error), False, None, 0, 0, 0, 0, 0, 0, 0, {})
-        return await watch(client, Viewer(videos[number % len(videos)], begin_after_s), self._order, self._limits)
+        # One that begins while all others are cut is over at once.
+        order = dataclasses.replace(self._order, seconds=0.0) if self._stop.is_set() else self._order
+        return await watch(client, Viewer(videos[number % len(videos)], begin_after_s), order, limits)
 
     async def _failed(self, what: str, error: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {what} failed: {error}", file=sys.stderr, flush=True)
@@ -115,7 +121,11 @@ async def run(options: argparse.Namespace) -> int:
     print_table(uploaded, f"{options.uploads} uploads beside each other of {options.file.name}")
     print_table(played, f"{options.clients} smart clients beside each other at speed {options.speed:g}")
     if options.json is not None:
-        figures = {"uploads": uploaded, "playback": played, "each_playback": [asdict(one) for one in load.outcomes]}
+        figures = {
+            "uploads": uploaded,
+            "playback": played,
+            "each_playback": [dataclasses.asdict(one) for one in load.outcomes],
+        }
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
     return 1 if uploaded["failed_uploads"] or played["failed_clients"] else 0
 
