@@ -70,7 +70,7 @@ def find_init(paths: LabPaths, host: Host) -> int:
 
 
 def start(paths: LabPaths, host: Host, debs: Path) -> None:
-    """Switch on. Returns at once; `await_ssh` tells when it is up. Its root is mounted."""
+    """Switch on. Returns once `find` sees it; `await_ssh` tells when it is up. Its root is mounted."""
     folder = paths.host(host.name) / "disks"
     devices = {name: disk.attach(folder / f"{name}.img", host.disk_mb) for name in host.disk_names}
     root.write_devices(root_of(paths, host), {name: Path(device).name for name, device in devices.items()})
@@ -88,7 +88,7 @@ def start(paths: LabPaths, host: Host, debs: Path) -> None:
     variables = {"LAB_CGROUPS": " ".join(_make_cgroups(paths, host)), "LAB_UDEV": str(udev)}
     environment = os.environ | nspawn.ENVIRONMENT | variables
     with (paths.host(host.name) / "console.log").open("ab") as console:
-        subprocess.Popen(
+        supervisor = subprocess.Popen(
             ["sh", "-c", _SUPERVISOR, "vstack-lab-host", *command],
             cwd="/",
             env=environment,
@@ -97,6 +97,10 @@ def start(paths: LabPaths, host: Host, debs: Path) -> None:
             stderr=console,
             start_new_session=True,
         )
+    # Popen returns in the middle of execve(2), when the process has no command line yet.
+    await_condition(
+        lambda: find(paths, host) is not None or supervisor.poll() is not None, f"{host.name} is not there", BOOT_S
+    )
 
 
 def _make_cgroups(paths: LabPaths, host: Host) -> list[str]:
