@@ -33,7 +33,7 @@ from vstack.core.decree import Decree, Mode, Placement
 from vstack.core.paxos.messages import Instance
 from vstack.core.paxos.receipts import Receipt
 from vstack.core.placement import Generation, Node, choose, config_for
-from vstack.metadata.consensus import Consensus
+from vstack.metadata.deciding.consensus import Consensus
 from vstack.rpc.storage import StorageClient
 from vstack.service import logs
 from vstack.service.runner import serving

@@ -218,3 +218,5 @@ def kill(paths: LabPaths, hosts: Sequence[Host]) -> None:
     while running := [found for host in hosts if (found := find(paths, host))]:
         inits = [one.init for one in running if one.init is not None]
         processes.kill([*(pid for one in running for pid in one.above), *inits])
+    for host in hosts:
+        network.remove_cable(paths.namespace, machine_of(paths, host))

@@ -3,6 +3,7 @@
 nspawn plugs the cable in when it starts a host; the namespace and the bridge stay when hosts go.
 """
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,19 @@ def cable_is_up(name: str, init: int) -> bool:
 def set_cable(name: str, init: int, *, up: bool) -> None:
     """Plug in or pull the cable of the host whose first process is `init`."""
     run("ip", "-n", name, "link", "set", _cable(name, init), "up" if up else "down")
+
+
+def remove_cable(name: str, machine: str) -> None:
+    """Of a host that was killed: left alone, it goes with the host's network a little later, and until then no other
+    can be plugged in. nspawn shortens a long name and keeps the whole one beside it.
+    """
+    if not namespace_path(name).is_mount():
+        return
+    wanted = f"vb-{machine}"
+    for port, link in _links(name).items():
+        if wanted in (port, *link.get("altnames", ())):
+            with contextlib.suppress(LabError):  # it has just gone by itself
+                run("ip", "-n", name, "link", "delete", port)
 
 
 def _links(name: str) -> dict[str, dict[str, Any]]:

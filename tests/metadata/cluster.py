@@ -16,7 +16,7 @@ from tests.storage.service.memory import MemoryEngine
 from vstack.core.decree import Decree, VideoFacts
 from vstack.core.placement import Generation, Node, config_for
 from vstack.metadata.app import make_app
-from vstack.metadata.database import Database
+from vstack.metadata.postgres.database import Database
 from vstack.metadata.state import METADATA
 from vstack.rpc.http import new_session
 from vstack.rpc.storage import StorageClient

@@ -12,7 +12,7 @@ from tests.metadata.cluster import Answer, Cluster, StorageNode, Video, eventual
 from vstack.core.paxos.messages import Instance
 from vstack.core.paxos.receipts import Receipt
 from vstack.core.placement import config_for
-from vstack.metadata import chunks
+from vstack.metadata.catalogue import chunks
 from vstack.metadata.state import METADATA
 from vstack.wire.consensus import receipt_from_text, receipt_to_header
 

@@ -9,10 +9,10 @@ import pytest
 from tests.metadata.cluster import Cluster, eventually
 from tests.metadata.postgres import Server, running_server
 from vstack.errors import UnavailableError
-from vstack.metadata import statements
-from vstack.metadata.database import Database
-from vstack.metadata.locks import Lock
-from vstack.metadata.migrate import migrate
+from vstack.metadata.postgres import statements
+from vstack.metadata.postgres.database import Database
+from vstack.metadata.postgres.locks import Lock
+from vstack.metadata.postgres.migrate import migrate
 
 pytestmark = pytest.mark.cluster
 
@@ -120,7 +120,7 @@ async def test_exclusively(database_url: str) -> None:
 
 
 async def test_a_busy_pool_is_unavailable_and_recovers(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vstack.metadata.database.ACQUIRE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("vstack.metadata.postgres.database.ACQUIRE_TIMEOUT_S", 0.2)
     async with Database(database_url, pool_size=1) as db:
         async with db.connection():
             with pytest.raises(UnavailableError):

@@ -13,9 +13,9 @@ from psycopg.conninfo import conninfo_to_dict
 from tests.metadata.cluster import Api, Cluster, eventually
 from tests.metadata.postgres import Server, running_server
 from vstack.errors import SettingsError, UnavailableError
-from vstack.metadata.connecting import DEFAULTS, Connection, connect, while_connected, with_deadlines
-from vstack.metadata.database import Database
-from vstack.metadata.locks import Lock
+from vstack.metadata.postgres.connecting import DEFAULTS, Connection, connect, while_connected, with_deadlines
+from vstack.metadata.postgres.database import Database
+from vstack.metadata.postgres.locks import Lock
 
 WRITERS = 4
 
@@ -110,7 +110,7 @@ async def test_writes_resume_on_the_promoted_standby(
     monkeypatch: pytest.MonkeyPatch,
     fail_over: Callable[[Pair], None],
 ) -> None:
-    monkeypatch.setattr("vstack.metadata.database.LOOK_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("vstack.metadata.postgres.database.LOOK_TIMEOUT_S", 1.0)
     async with Cluster(tmp_path_factory.mktemp("cluster"), pair.url) as cluster:
         api = await cluster.add_metadata()
         writers = Writers(api)
@@ -127,7 +127,7 @@ async def test_writes_resume_on_the_promoted_standby(
 async def test_a_call_that_waits_for_a_frozen_server_is_answered(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vstack.metadata.database.LOOK_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("vstack.metadata.postgres.database.LOOK_TIMEOUT_S", 0.5)
     with running_server(tmp_path_factory.mktemp("pg")) as server:
         async with Database(server.url("postgres"), pool_size=1) as db:
             async with db.connection() as connection:

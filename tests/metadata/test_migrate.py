@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vstack.metadata import statements
+from vstack.metadata.postgres import statements
 
 pytestmark = pytest.mark.cluster
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.metadata.cluster import Cluster, eventually
-from vstack.metadata.prober import Prober
+from vstack.metadata.upkeep.prober import Prober
 from vstack.rpc.storage import StorageClient
 
 pytestmark = pytest.mark.cluster

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.metadata.cluster import Cluster, Video, eventually
-from vstack.metadata import reaper
+from vstack.metadata.upkeep import reaper
 
 pytestmark = pytest.mark.cluster
 

@@ -9,9 +9,9 @@ from tests.metadata.postgres import Server
 from vstack.core.paxos.messages import Instance
 from vstack.core.placement import config_for
 from vstack.errors import InvalidRequestError, RemoteError, UnavailableError
-from vstack.metadata import rebuild as rebuild_module
-from vstack.metadata import rebuild_staging
-from vstack.metadata.rebuild import RebuildReport, rebuild
+from vstack.metadata.rebuild import rebuild as rebuild_module
+from vstack.metadata.rebuild import staging
+from vstack.metadata.rebuild.rebuild import RebuildReport, rebuild
 from vstack.metadata.state import METADATA
 from vstack.settings import MetadataSettings
 
@@ -157,7 +157,7 @@ async def test_pages_and_batches_may_end_anywhere(
     video = await cluster.video()
     await video.complete(cluster.nodes, chunks=7)
     for fetch, batch in ((1, 1), (2, 3), (5, 2), (21, 7)):
-        monkeypatch.setattr(rebuild_staging, "FETCH_ROWS", fetch)
+        monkeypatch.setattr(staging, "FETCH_ROWS", fetch)
         monkeypatch.setattr(rebuild_module, "BATCH_CHUNKS", batch)
         with postgres.database() as url:
             assert (await run(cluster, url)).chunks == 7

@@ -18,11 +18,14 @@ from vstack.core.paxos.messages import Instance
 from vstack.core.paxos.receipts import Receipt, sign
 from vstack.core.redundancy import fragment_bytes, recommend, savings_percent
 from vstack.errors import InvalidRequestError
-from vstack.metadata import commit_rules, jobs, manifest, nodes, pieces, statements
-from vstack.metadata.nodes import StorageNode
-from vstack.metadata.rebuild_decisions import Vote, find
-from vstack.metadata.videos import Extent
-from vstack.metadata.videos import VideoFacts as Row
+from vstack.metadata import jobs
+from vstack.metadata.catalogue import manifest, nodes, pieces
+from vstack.metadata.catalogue.nodes import StorageNode
+from vstack.metadata.catalogue.videos import Extent
+from vstack.metadata.catalogue.videos import VideoFacts as Row
+from vstack.metadata.deciding import commit_rules
+from vstack.metadata.postgres import statements
+from vstack.metadata.rebuild.decisions import Vote, find
 from vstack.wire.metadata import CommitRequest
 
 KEY = b"the key of a cluster"
@@ -265,11 +268,11 @@ def test_one_retired_acceptor_ends_a_chunk() -> None:
 def test_every_statement_is_used_and_every_used_one_exists() -> None:
     """SQL stands in files, by name; a name without a statement, or the other way round, is an error."""
     package = Path(vstack.metadata.__file__).parent
-    for path in sorted(package.glob("*.py")):
+    for path in sorted(package.rglob("*.py")):
         text = path.read_text()
         for file in re.findall(r'statements\.load\("([a-z_]+)"\)', text):
             names = set(statements.load(file))
-            users = [other.read_text() for other in package.glob("*.py") if f'load("{file}")' in other.read_text()]
+            users = [other.read_text() for other in package.rglob("*.py") if f'load("{file}")' in other.read_text()]
             used = {name for name in names if any(f'"{name}"' in source for source in users)}
             assert names == used, (file, names - used)
         if path.name != "statements.py":

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from vstack import settings
 from vstack.cli import output
 from vstack.errors import SettingsError, VStackError
-from vstack.metadata.database import apply_migrations
-from vstack.metadata.rebuild import RebuildReport, rebuild
+from vstack.metadata.postgres.database import apply_migrations
+from vstack.metadata.rebuild.rebuild import RebuildReport, rebuild
 from vstack.rpc.http import new_session
 from vstack.rpc.metadata import MetadataClient
 

@@ -7,18 +7,19 @@ from typing import Final
 
 from aiohttp import web
 
-from vstack.metadata import handlers, node_handlers, prober, reaper, redundancy_handlers, sampler
-from vstack.metadata.commit import Committer
-from vstack.metadata.consensus import Consensus
-from vstack.metadata.database import Database
-from vstack.metadata.generations import Generations
+from vstack.metadata.catalogue.generations import Generations
+from vstack.metadata.deciding.commit import Committer
+from vstack.metadata.deciding.consensus import Consensus
+from vstack.metadata.deciding.learning import Learner
+from vstack.metadata.handlers import chunks, nodes, redundancy, service, videos
 from vstack.metadata.jobs import repeating
-from vstack.metadata.learning import Learner
 from vstack.metadata.metrics import DatabaseCollector, MetadataMetrics
-from vstack.metadata.prober import Prober
-from vstack.metadata.reaper import Reaper
-from vstack.metadata.sampler import Sampler
+from vstack.metadata.postgres.database import Database
 from vstack.metadata.state import METADATA, Metadata
+from vstack.metadata.upkeep import prober, reaper, sampler
+from vstack.metadata.upkeep.prober import Prober
+from vstack.metadata.upkeep.reaper import Reaper
+from vstack.metadata.upkeep.sampler import Sampler
 from vstack.rpc.http import new_session
 from vstack.rpc.storage import StorageClient
 from vstack.service import logs, metrics, runner
@@ -29,31 +30,31 @@ from vstack.settings import MetadataSettings, cluster_key
 JSON: Final = "application/json"
 
 ENDPOINTS: Final = (
-    Endpoint("GET", "/health", handlers.health, answers={503: JSON}),
-    Endpoint("GET", "/", handlers.root),
-    Endpoint("GET", "/stats", handlers.service_stats, errors=(503,)),
-    Endpoint("POST", "/video", handlers.create_video, errors=(409, 413, 503)),
-    Endpoint("GET", "/videos", handlers.list_videos, errors=(503,)),
-    Endpoint("GET", "/video/{video_id}", handlers.get_video, errors=(404, 503)),
-    Endpoint("DELETE", "/video/{video_id}", handlers.delete_video, status=204, errors=(404, 503)),
-    Endpoint("PATCH", "/video/{video_id}/status", handlers.set_video_status, errors=(404, 409, 413, 503)),
-    Endpoint("GET", "/video/{video_id}/popularity", handlers.get_popularity, errors=(404, 503)),
-    Endpoint("POST", "/video/{video_id}/view", handlers.count_view, errors=(404, 503)),
-    Endpoint("GET", "/manifest/{video_id}", handlers.get_manifest, errors=(404, 503)),
-    Endpoint("POST", "/chunk/{chunk_id}/commit", handlers.commit_chunk, errors=(404, 409, 413, 503)),
-    Endpoint("GET", "/chunk/{chunk_id}/fragments", handlers.get_fragments, errors=(404, 503)),
-    Endpoint("GET", "/consensus/{chunk_id}", handlers.get_consensus, errors=(404, 503)),
-    Endpoint("GET", "/nodes/healthy", node_handlers.healthy_nodes, errors=(503,)),
-    Endpoint("GET", "/nodes/all", node_handlers.all_nodes, errors=(503,)),
-    Endpoint("GET", "/nodes/health-summary", node_handlers.health_summary, errors=(503,)),
-    Endpoint("POST", "/nodes/register", node_handlers.register_node, errors=(409, 413, 503)),
-    Endpoint("POST", "/nodes/{node_id}/heartbeat", node_handlers.heartbeat, errors=(404, 409, 413, 503)),
-    Endpoint("GET", "/redundancy/recommend/{video_id}", redundancy_handlers.recommended, errors=(404, 503)),
-    Endpoint("POST", "/redundancy/override/{video_id}", redundancy_handlers.set_override, errors=(404, 503)),
-    Endpoint("DELETE", "/redundancy/override/{video_id}", redundancy_handlers.clear_override, errors=(404, 503)),
-    Endpoint("GET", "/redundancy/efficiency", redundancy_handlers.efficiency),
-    Endpoint("GET", "/redundancy/config", redundancy_handlers.config),
-    Endpoint("GET", "/storage/overhead", redundancy_handlers.overhead, errors=(503,)),
+    Endpoint("GET", "/health", service.health, answers={503: JSON}),
+    Endpoint("GET", "/", service.root),
+    Endpoint("GET", "/stats", service.service_stats, errors=(503,)),
+    Endpoint("POST", "/video", videos.create_video, errors=(409, 413, 503)),
+    Endpoint("GET", "/videos", videos.list_videos, errors=(503,)),
+    Endpoint("GET", "/video/{video_id}", videos.get_video, errors=(404, 503)),
+    Endpoint("DELETE", "/video/{video_id}", videos.delete_video, status=204, errors=(404, 503)),
+    Endpoint("PATCH", "/video/{video_id}/status", videos.set_video_status, errors=(404, 409, 413, 503)),
+    Endpoint("GET", "/video/{video_id}/popularity", videos.get_popularity, errors=(404, 503)),
+    Endpoint("POST", "/video/{video_id}/view", videos.count_view, errors=(404, 503)),
+    Endpoint("GET", "/manifest/{video_id}", videos.get_manifest, errors=(404, 503)),
+    Endpoint("POST", "/chunk/{chunk_id}/commit", chunks.commit_chunk, errors=(404, 409, 413, 503)),
+    Endpoint("GET", "/chunk/{chunk_id}/fragments", chunks.get_fragments, errors=(404, 503)),
+    Endpoint("GET", "/consensus/{chunk_id}", chunks.get_consensus, errors=(404, 503)),
+    Endpoint("GET", "/nodes/healthy", nodes.healthy_nodes, errors=(503,)),
+    Endpoint("GET", "/nodes/all", nodes.all_nodes, errors=(503,)),
+    Endpoint("GET", "/nodes/health-summary", nodes.health_summary, errors=(503,)),
+    Endpoint("POST", "/nodes/register", nodes.register_node, errors=(409, 413, 503)),
+    Endpoint("POST", "/nodes/{node_id}/heartbeat", nodes.heartbeat, errors=(404, 409, 413, 503)),
+    Endpoint("GET", "/redundancy/recommend/{video_id}", redundancy.recommended, errors=(404, 503)),
+    Endpoint("POST", "/redundancy/override/{video_id}", redundancy.set_override, errors=(404, 503)),
+    Endpoint("DELETE", "/redundancy/override/{video_id}", redundancy.clear_override, errors=(404, 503)),
+    Endpoint("GET", "/redundancy/efficiency", redundancy.efficiency),
+    Endpoint("GET", "/redundancy/config", redundancy.config),
+    Endpoint("GET", "/storage/overhead", redundancy.overhead, errors=(503,)),
 )
 
 

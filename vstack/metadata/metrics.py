@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from vstack.metadata.database import Database
+from vstack.metadata.postgres.database import Database
 from vstack.service.metrics import LATENCY_BUCKETS_S
 from vstack.wire.metadata import NodeStatus
 

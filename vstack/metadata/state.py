@@ -5,10 +5,10 @@ from typing import Final
 
 from aiohttp import web
 
-from vstack.metadata.commit import Committer
-from vstack.metadata.consensus import Consensus
-from vstack.metadata.database import Database
-from vstack.metadata.generations import Generations
+from vstack.metadata.catalogue.generations import Generations
+from vstack.metadata.deciding.commit import Committer
+from vstack.metadata.deciding.consensus import Consensus
+from vstack.metadata.postgres.database import Database
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from vstack.core.paxos.config import MAX_ROUND, Config, ballot
 from vstack.core.paxos.messages import Accept, Instance, Learn, Prepare, Retire
 from vstack.core.paxos.receipts import Receipt, sign
 from vstack.errors import ConflictError, UnavailableError
-from vstack.metadata import consensus as module
-from vstack.metadata.consensus import Consensus
+from vstack.metadata.deciding import consensus as module
+from vstack.metadata.deciding.consensus import Consensus
 
 KEY = b"a key of the tests, long enough"
 NODES = ("n0", "n1", "n2", "n3", "n4")

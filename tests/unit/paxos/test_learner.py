@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 from tests.unit.paxos.inprocess import Acceptors
 from vstack.core.paxos.config import Config
 from vstack.core.paxos.messages import Accept, Instance
-from vstack.metadata import learning
-from vstack.metadata.learning import MAX_BATCH_ITEMS, Learner
+from vstack.metadata.deciding import learning
+from vstack.metadata.deciding.learning import MAX_BATCH_ITEMS, Learner
 
 NODES = ("n0", "n1", "n2")
 CONFIG = Config(1, NODES)

@@ -12,8 +12,8 @@ from vstack.core.decree import Decree, Mode, Placement
 from vstack.core.paxos.messages import Instance
 from vstack.core.paxos.recovery import chosen_value
 from vstack.core.placement import Generation, Node, choose, config_for
-from vstack.metadata.consensus import Consensus
-from vstack.metadata.learning import Learner
+from vstack.metadata.deciding.consensus import Consensus
+from vstack.metadata.deciding.learning import Learner
 
 NODES = 7
 AT_ONCE = 8

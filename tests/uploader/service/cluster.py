@@ -22,8 +22,9 @@ from vstack.core.paxos.messages import Instance
 from vstack.core.placement import Generation, Node, config_for
 from vstack.errors import ConflictError, NotFoundError, UnavailableError, VStackError
 from vstack.ids import Identifier
-from vstack.metadata import commit_rules, pieces
-from vstack.metadata.consensus import Consensus
+from vstack.metadata.catalogue import pieces
+from vstack.metadata.deciding import commit_rules
+from vstack.metadata.deciding.consensus import Consensus
 from vstack.rpc.http import new_session
 from vstack.rpc.storage import StorageClient
 from vstack.service import app as service_app

@@ -17,8 +17,9 @@ from vstack.core.decree import Decree
 from vstack.core.paxos.acceptor import AcceptorState
 from vstack.core.paxos.config import Config
 from vstack.core.paxos.messages import Instance
-from vstack.metadata import database, pieces, statements
-from vstack.metadata.rebuild_decisions import Decision, StateRow, Vote
+from vstack.metadata.catalogue import pieces
+from vstack.metadata.postgres import database, statements
+from vstack.metadata.rebuild.decisions import Decision, StateRow, Vote
 from vstack.wire.consensus import AcceptorState as WireState
 from vstack.wire.storage import StoredChunk
 

@@ -19,16 +19,17 @@ from vstack import ids
 from vstack.core.paxos.messages import Instance
 from vstack.core.placement import Generation, config_for
 from vstack.errors import ConflictError, UnavailableError, VStackError
-from vstack.metadata import nodes, statements
-from vstack.metadata.chunks import ChunkRow
-from vstack.metadata.commit_rules import FIRST_EPOCH
-from vstack.metadata.consensus import Consensus
-from vstack.metadata.database import Database
-from vstack.metadata.generations import Generations
-from vstack.metadata.learning import Learner
-from vstack.metadata.locks import Lock
+from vstack.metadata.catalogue import nodes
+from vstack.metadata.catalogue.chunks import ChunkRow
+from vstack.metadata.catalogue.generations import Generations
+from vstack.metadata.catalogue.nodes import StorageNode
+from vstack.metadata.deciding.commit_rules import FIRST_EPOCH
+from vstack.metadata.deciding.consensus import Consensus
+from vstack.metadata.deciding.learning import Learner
 from vstack.metadata.metrics import MetadataMetrics
-from vstack.metadata.nodes import StorageNode
+from vstack.metadata.postgres import statements
+from vstack.metadata.postgres.database import Database
+from vstack.metadata.postgres.locks import Lock
 from vstack.rpc.storage import StorageClient
 from vstack.wire.metadata import VideoStatus
 

@@ -13,10 +13,10 @@ from datetime import datetime
 from vstack import ids
 from vstack.core.placement import Generation
 from vstack.errors import ConflictError, NotFoundError, UnavailableError
-from vstack.metadata import database, statements
-from vstack.metadata.connecting import Connection
-from vstack.metadata.database import Database
-from vstack.metadata.generations import Generations
+from vstack.metadata.catalogue.generations import Generations
+from vstack.metadata.postgres import database, statements
+from vstack.metadata.postgres.connecting import Connection
+from vstack.metadata.postgres.database import Database
 from vstack.wire import metadata as wire
 from vstack.wire.common import timestamp
 

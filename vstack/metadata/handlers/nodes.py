@@ -6,8 +6,8 @@ import msgspec
 from aiohttp import web
 
 from vstack.ids import Identifier
-from vstack.metadata import nodes
-from vstack.metadata.nodes import StorageNode
+from vstack.metadata.catalogue import nodes
+from vstack.metadata.catalogue.nodes import StorageNode
 from vstack.metadata.state import METADATA
 from vstack.wire import metadata as wire
 from vstack.wire.common import timestamp

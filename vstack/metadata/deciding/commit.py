@@ -22,16 +22,16 @@ from vstack.core.paxos.messages import Instance
 from vstack.core.paxos.receipts import Receipt
 from vstack.core.placement import config_for
 from vstack.errors import ConflictError, NotFoundError, UnavailableError, VStackError
-from vstack.metadata import chunks, nodes, pieces, videos
-from vstack.metadata import commit_rules as rules
-from vstack.metadata.chunks import ChunkRow
-from vstack.metadata.consensus import Consensus
-from vstack.metadata.database import Database
-from vstack.metadata.generations import Generations
-from vstack.metadata.learning import Learner
+from vstack.metadata.catalogue import chunks, nodes, pieces, videos
+from vstack.metadata.catalogue.chunks import ChunkRow
+from vstack.metadata.catalogue.generations import Generations
+from vstack.metadata.catalogue.nodes import StorageNode
+from vstack.metadata.catalogue.pieces import Piece
+from vstack.metadata.deciding import commit_rules as rules
+from vstack.metadata.deciding.consensus import Consensus
+from vstack.metadata.deciding.learning import Learner
 from vstack.metadata.metrics import MetadataMetrics
-from vstack.metadata.nodes import StorageNode
-from vstack.metadata.pieces import Piece
+from vstack.metadata.postgres.database import Database
 from vstack.rpc.storage import StorageClient
 from vstack.wire.consensus import receipt_from_text
 from vstack.wire.metadata import CommitReply, CommitRequest

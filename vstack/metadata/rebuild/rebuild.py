@@ -19,13 +19,14 @@ from prometheus_client import CollectorRegistry
 
 from vstack.core.decree import Decree
 from vstack.errors import ConflictError, InvalidRequestError, RemoteError, UnavailableError, VStackError
-from vstack.metadata import commit_rules, pieces
-from vstack.metadata.connecting import connect
-from vstack.metadata.consensus import Consensus
-from vstack.metadata.database import Database
-from vstack.metadata.locks import Lock
-from vstack.metadata.rebuild_decisions import Decision, Finding, find
-from vstack.metadata.rebuild_staging import Staging
+from vstack.metadata.catalogue import pieces
+from vstack.metadata.deciding import commit_rules
+from vstack.metadata.deciding.consensus import Consensus
+from vstack.metadata.postgres.connecting import connect
+from vstack.metadata.postgres.database import Database
+from vstack.metadata.postgres.locks import Lock
+from vstack.metadata.rebuild.decisions import Decision, Finding, find
+from vstack.metadata.rebuild.staging import Staging
 from vstack.rpc.http import new_session
 from vstack.rpc.storage import StorageClient
 from vstack.settings import MetadataSettings, cluster_key

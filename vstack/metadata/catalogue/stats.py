@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from vstack.metadata import statements
-from vstack.metadata.database import Database
+from vstack.metadata.postgres import statements
+from vstack.metadata.postgres.database import Database
 from vstack.wire.metadata import ChunkMode
 
 _SQL = statements.load("stats")

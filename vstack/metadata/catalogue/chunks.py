@@ -12,9 +12,10 @@ from vstack.core.decree import Decree
 from vstack.core.paxos.config import Config
 from vstack.core.paxos.messages import Instance
 from vstack.errors import NotFoundError
-from vstack.metadata import pieces, statements
-from vstack.metadata.database import Database
-from vstack.metadata.pieces import Piece
+from vstack.metadata.catalogue import pieces
+from vstack.metadata.catalogue.pieces import Piece
+from vstack.metadata.postgres import statements
+from vstack.metadata.postgres.database import Database
 
 _SQL = statements.load("chunks")
 

@@ -11,8 +11,8 @@ from typing import Final
 import psycopg
 import structlog
 
-from vstack.metadata import statements
-from vstack.metadata.locks import Lock
+from vstack.metadata.postgres import statements
+from vstack.metadata.postgres.locks import Lock
 
 LOCK_TIMEOUT_MS: Final = 60_000
 

@@ -16,9 +16,9 @@ from typing import Final
 from vstack import __version__
 from vstack.core.placement import Node
 from vstack.errors import ConflictError, InvalidRequestError, NotFoundError
-from vstack.metadata import database, statements
-from vstack.metadata.database import Database
-from vstack.metadata.locks import Lock
+from vstack.metadata.postgres import database, statements
+from vstack.metadata.postgres.database import Database
+from vstack.metadata.postgres.locks import Lock
 from vstack.units import GIB, HEARTBEAT_DOWN_S, HEARTBEAT_LATE_S
 from vstack.wire.metadata import Heartbeat, NodeRegistration, NodeStatus
 

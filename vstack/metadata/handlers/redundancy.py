@@ -7,9 +7,9 @@ from aiohttp import web
 from vstack.core.decree import Mode
 from vstack.core.redundancy import PROFILES, Profile, recommend, savings_percent
 from vstack.ids import Identifier
-from vstack.metadata import stats, videos
+from vstack.metadata.catalogue import stats, videos
+from vstack.metadata.catalogue.stats import ModeBytes
 from vstack.metadata.state import METADATA
-from vstack.metadata.stats import ModeBytes
 from vstack.units import DATA_SHARDS, PARITY_SHARDS, REPLICATION_FACTOR, TOTAL_SHARDS
 from vstack.wire import metadata as wire
 

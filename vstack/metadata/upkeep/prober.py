@@ -9,10 +9,10 @@ from typing import Final
 import structlog
 
 from vstack.errors import VStackError
-from vstack.metadata import nodes
-from vstack.metadata.database import Database
-from vstack.metadata.locks import Lock
-from vstack.metadata.nodes import StorageNode
+from vstack.metadata.catalogue import nodes
+from vstack.metadata.catalogue.nodes import StorageNode
+from vstack.metadata.postgres.database import Database
+from vstack.metadata.postgres.locks import Lock
 from vstack.rpc.storage import StorageClient
 
 INTERVAL_S: Final = 5.0

@@ -10,7 +10,7 @@ from vstack.core.decree import Decree, Mode, Placement, VideoFacts
 from vstack.core.paxos.receipts import Receipt, is_genuine
 from vstack.core.redundancy import fragment_bytes
 from vstack.errors import InvalidRequestError
-from vstack.metadata.pieces import Piece
+from vstack.metadata.catalogue.pieces import Piece
 from vstack.units import (
     ERASURE_WRITE_QUORUM,
     MAX_CHUNK_BYTES,

@@ -21,8 +21,9 @@ from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
 from vstack.errors import UnavailableError
-from vstack.metadata import statements
-from vstack.metadata.connecting import (
+from vstack.metadata.jobs import end
+from vstack.metadata.postgres import statements
+from vstack.metadata.postgres.connecting import (
     Connection,
     connect,
     server_of,
@@ -31,9 +32,8 @@ from vstack.metadata.connecting import (
     while_connected,
     with_deadlines,
 )
-from vstack.metadata.jobs import end
-from vstack.metadata.locks import Lock
-from vstack.metadata.migrate import migrate
+from vstack.metadata.postgres.locks import Lock
+from vstack.metadata.postgres.migrate import migrate
 
 ACQUIRE_TIMEOUT_S: Final = 5.0
 STATEMENT_TIMEOUT_MS: Final = 20_000

@@ -6,11 +6,12 @@ from itertools import groupby
 from typing import Literal
 
 from vstack import checksums, ids
-from vstack.metadata import nodes, statements, videos
-from vstack.metadata.chunks import PlacedPiece
-from vstack.metadata.database import Database
-from vstack.metadata.nodes import StorageNode
-from vstack.metadata.videos import VideoRow
+from vstack.metadata.catalogue import nodes, videos
+from vstack.metadata.catalogue.chunks import PlacedPiece
+from vstack.metadata.catalogue.nodes import StorageNode
+from vstack.metadata.catalogue.videos import VideoRow
+from vstack.metadata.postgres import statements
+from vstack.metadata.postgres.database import Database
 from vstack.units import MAX_CHUNK_BYTES, MAX_CHUNK_DURATION_S
 from vstack.wire import metadata as wire
 from vstack.wire.common import timestamp

@@ -12,10 +12,11 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from vstack.core.placement import Generation, Node
-from vstack.metadata import database, nodes, statements
-from vstack.metadata.connecting import Connection
-from vstack.metadata.database import Database
-from vstack.metadata.locks import Lock
+from vstack.metadata.catalogue import nodes
+from vstack.metadata.postgres import database, statements
+from vstack.metadata.postgres.connecting import Connection
+from vstack.metadata.postgres.database import Database
+from vstack.metadata.postgres.locks import Lock
 
 EMPTY: Final = Generation(number=0, nodes=())
 MAX_CACHED: Final = 256

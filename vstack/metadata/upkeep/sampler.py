@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from vstack.metadata import nodes, stats
-from vstack.metadata.database import Database
+from vstack.metadata.catalogue import nodes, stats
 from vstack.metadata.metrics import MetadataMetrics
+from vstack.metadata.postgres.database import Database
 
 INTERVAL_S: Final = 5.0
 PASSES_PER_COUNT: Final = 12

@@ -9,11 +9,11 @@ from vstack.core.paxos.config import NO_BALLOT
 from vstack.core.paxos.messages import Instance
 from vstack.core.placement import config_for
 from vstack.errors import InvalidRequestError, NotFoundError
-from vstack.metadata import chunks, nodes, videos
-from vstack.metadata.commit_rules import FIRST_EPOCH
-from vstack.metadata.consensus import Answer, Consensus
-from vstack.metadata.database import Database
-from vstack.metadata.generations import Generations
+from vstack.metadata.catalogue import chunks, nodes, videos
+from vstack.metadata.catalogue.generations import Generations
+from vstack.metadata.deciding.commit_rules import FIRST_EPOCH
+from vstack.metadata.deciding.consensus import Answer, Consensus
+from vstack.metadata.postgres.database import Database
 from vstack.wire.metadata import AcceptorAnswer, ConsensusState
 
 

@@ -1,0 +1,1 @@
+"""The rows: videos, chunks and what they place, storage nodes, generations; manifests and figures over them."""
