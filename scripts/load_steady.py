@@ -123,6 +123,7 @@ async def run(options: argparse.Namespace) -> int:
     if options.json is not None:
         figures = {
             "uploads": uploaded,
+            "stored": [one.video_id for one in load.uploads if one.error is None],
             "playback": played,
             "each_playback": [dataclasses.asdict(one) for one in load.outcomes],
         }

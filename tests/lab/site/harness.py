@@ -5,6 +5,7 @@ command and the load script for what users do. Their figures are printed, so tha
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -22,6 +23,21 @@ PLAYBOOK_TIMEOUT_S: Final = 1800.0
 HEAL_TIMEOUT_S: Final = 180.0
 LOAD_TIMEOUT_S: Final = 240.0
 POLL_S: Final = 0.5
+
+# Begins uploads, over and over; a line for each that the database has.
+_WRITER: Final = """
+import sys, time, urllib.request
+while True:
+    request = urllib.request.Request(
+        sys.argv[1] + "/video", b'{"title": "a write"}', {"Content-Type": "application/json"}
+    )
+    try:
+        urllib.request.urlopen(request, timeout=10).close()
+        print(time.monotonic(), flush=True)
+    except OSError:
+        pass
+    time.sleep(0.2)
+"""
 
 _RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 _PHASE = re.compile(r"^(\S+) -{3,} ([\d.]+)s$", re.MULTILINE)
@@ -60,6 +76,8 @@ class LoadReport:
 
     uploads: dict[str, object] = field(default_factory=dict)
     playback: dict[str, object] = field(default_factory=dict)
+    stored: list[str] = field(default_factory=list)
+    """The videos whose uploads were acknowledged."""
     output: str = ""
 
     def require_no_failure(self) -> None:
@@ -67,6 +85,17 @@ class LoadReport:
         assert self.playback["failed_clients"] == 0, self.output
         assert self.uploads["uploads"], "nothing was uploaded"
         assert self.playback["clients"], "nothing was played"
+
+
+@dataclass
+class Writes:
+    """When the database took a write; empty until they have ended."""
+
+    times_s: list[float] = field(default_factory=list)
+
+    @property
+    def longest_gap_s(self) -> float:
+        return max(later - earlier for earlier, later in itertools.pairwise(self.times_s))
 
 
 @dataclass(frozen=True)
@@ -170,6 +199,20 @@ class Site:
         return until(lambda: self.healthy_nodes() == nodes, f"{nodes} healthy nodes")
 
     @contextlib.contextmanager
+    def writes(self) -> Iterator[Writes]:
+        """One write after another for as long as the block lasts."""
+        words = ["exec", "--", sys.executable, "-c", _WRITER, f"http://{self.address('meta1')}:8080"]
+        command = [ROOT / "scripts/lab", "--name", self.name, *words]
+        writes, log = Writes(), self.workdir / "writes.log"
+        with log.open("w") as output, subprocess.Popen(command, stdout=output, stdin=subprocess.DEVNULL) as process:
+            try:
+                until(lambda: log.stat().st_size > 0, "the first write")
+                yield writes
+            finally:
+                process.terminate()
+        writes.times_s = [float(line) for line in log.read_text().split()]
+
+    @contextlib.contextmanager
     def load(self, file: Path, *, clients: int = 20, uploads: int = 3) -> Iterator[LoadReport]:
         """Viewers and uploads for as long as the block lasts. The report is filled when it ends."""
         figures, log = self.workdir / "load.json", self.workdir / "load.log"
@@ -195,7 +238,7 @@ class Site:
                     process.wait()
         report.output = log.read_text()
         loaded = json.loads(figures.read_bytes())
-        report.uploads, report.playback = loaded["uploads"], loaded["playback"]
+        report.uploads, report.playback, report.stored = loaded["uploads"], loaded["playback"], loaded["stored"]
         print(
             f"\n{report.uploads['uploads']} uploads ({report.uploads['failed_uploads']} failed), "
             f"{report.playback['clients']} playbacks ({report.playback['failed_clients']} failed), "
