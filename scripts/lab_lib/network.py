@@ -5,6 +5,7 @@ nspawn plugs the cable in when it starts a host; the namespace and the bridge st
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ def namespace_path(name: str) -> Path:
 
 
 def exists(name: str) -> bool:
-    # A file that is no mount point is what an interrupted `ip netns` leaves.
-    return namespace_path(name).is_mount() or namespace_path(name).exists()
+    """Or a file that is no mount point, which an interrupted `ip netns` leaves."""
+    return namespace_path(name).exists()
 
 
 def make(name: str) -> None:
@@ -64,10 +65,11 @@ def set_cable(name: str, init: int, *, up: bool) -> None:
 
 
 def remove_cable(name: str, machine: str) -> None:
-    """Of a host that was killed: left alone, it goes with the host's network a little later, and until then no other
-    can be plugged in. nspawn shortens a long name and keeps the whole one beside it.
+    """Of a host that was killed: its network lives on for as long as its last connections try to reach the other
+    side, minutes perhaps, and until then no other cable can be plugged in. nspawn shortens a long name and keeps the
+    whole one beside it.
     """
-    if not namespace_path(name).is_mount():
+    if not os.path.ismount(namespace_path(name)):  # Path.is_mount() is false for a file
         return
     wanted = f"vb-{machine}"
     for port, link in _links(name).items():
