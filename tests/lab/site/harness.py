@@ -122,6 +122,14 @@ class Site:
     def up(self, *hosts: str) -> None:
         """Boot hosts (HOST[:DISKS[:SIZE_MB]]), and write down how Ansible reaches all of the lab."""
         self.lab("up", *hosts, timeout_s=900)
+        self._write_hosts()
+
+    def down(self, *hosts: str) -> None:
+        """Take hosts away for good."""
+        self.lab("down", *hosts)
+        self._write_hosts()
+
+    def _write_hosts(self) -> None:
         self.hosts_file.write_text(self.lab("inventory"), encoding="utf-8")
 
     @property
@@ -202,7 +210,7 @@ class Site:
     def writes(self) -> Iterator[Writes]:
         """One write after another for as long as the block lasts."""
         words = ["exec", "--", sys.executable, "-c", _WRITER, f"http://{self.address('meta1')}:8080"]
-        command = [ROOT / "scripts/lab", "--name", self.name, *words]
+        command = [str(ROOT / "scripts/lab"), "--name", self.name, *words]
         writes, log = Writes(), self.workdir / "writes.log"
         with log.open("w") as output, subprocess.Popen(command, stdout=output, stdin=subprocess.DEVNULL) as process:
             try:

@@ -82,7 +82,7 @@ def test_all_database_hosts_are_lost(available: Site, video: Path, tmp_path: Pat
     site.playbook("backup")
     after = [site.upload(video, f"after the backup {number}") for number in range(3)]
 
-    site.lab("down", *DATABASE_HOSTS)
+    site.down(*DATABASE_HOSTS)
     site.up(*DATABASE_HOSTS)
     restore = site.playbook("restore", f"-erestore_confirm={INVENTORY.name}")
     print(f"\nrestore.yml onto blank hosts: {restore.seconds:.0f} s")

@@ -27,7 +27,7 @@ def test_a_new_host_takes_new_chunks_under_load(site: Site, video: Path) -> None
         assert sum(int(str(node["chunk_count"])) for node in mine) > 0
         load.require_no_failure()
     finally:
-        site.lab("down", "store6")
+        site.down("store6")
 
 
 def test_a_storage_host_that_dies_is_not_missed(site: Site, video: Path) -> None:
