@@ -44,6 +44,7 @@ class Load:
         self._numbers = itertools.count(1)
         self._limits: dict[int, list[asyncio.Timeout]] = {}
         """Of the playback that each viewer watches now."""
+        self._videos: list[str] = []
         self.outcomes: list[Outcome] = []
         self.uploads: list[Uploaded] = []
 
@@ -96,10 +97,9 @@ class Load:
     async def _watch(
         self, client: SmartClient, number: int, begin_after_s: float, limits: list[asyncio.Timeout]
     ) -> Outcome:
-        try:
-            videos = self._options.video or await active_videos(self._options.metadata)
-        except VStackError as error:
-            return Outcome("?", str(error), False, None, 0, 0, 0, 0, 0, 0, 0, {})
+        with contextlib.suppress(VStackError):  # the viewer chooses from what was listed last
+            self._videos = self._options.video or await active_videos(self._options.metadata)
+        videos = self._videos
         # One that begins while all others are cut is over at once.
         order = dataclasses.replace(self._order, seconds=0.0) if self._stop.is_set() else self._order
         return await watch(client, Viewer(videos[number % len(videos)], begin_after_s), order, limits)

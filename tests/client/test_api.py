@@ -10,8 +10,9 @@ from aiohttp import web
 
 from tests.client import fakes
 from tests.client.fakes import DEADLINE_S, VIDEO, FakeCluster, cluster, until
-from vstack.client import history
+from vstack.client import history, smart_client
 from vstack.client.app import make_app
+from vstack.core.playback.machine import PATIENCE_S
 from vstack.service.runner import serving
 from vstack.settings import ClientSettings
 
@@ -275,7 +276,8 @@ async def test_bad_requests_start_nothing(api: Api, body: object, expected: int)
     assert (await api.get("/health"))["playing"] is False
 
 
-async def test_metadata_away_is_503(api: Api) -> None:
+async def test_metadata_away_is_503(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smart_client, "MANIFEST_PAUSE_S", 2 * PATIENCE_S)  # nobody waits that long
     api.cluster.metadata.failing = True
     assert "database" in str((await api.post("/api/play", {"video_id": VIDEO}, expect=503))["detail"])
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import io
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,10 +14,10 @@ from msgspec.structs import replace
 
 from tests.client import fakes
 from tests.client.fakes import DEADLINE_S, VIDEO, Behaviour, FakeCluster, FakeMetadata, cluster, until
-from vstack.client import PlaybackReport, SmartClient
+from vstack.client import PlaybackReport, SmartClient, smart_client
 from vstack.core.playback.buffer import BufferRules
 from vstack.errors import InvalidRequestError, NotFoundError, OutputError, RemoteError, UnavailableError
-from vstack.rpc.http import new_session
+from vstack.rpc.http import RETRIES, new_session
 
 FAULTS = (
     fakes.hang_before_headers,
@@ -182,6 +183,32 @@ async def test_metadata_may_go_away_while_a_video_plays(three: FakeCluster) -> N
     report = await play(three)
     assert report.sha256 == three.sha256
     assert three.metadata.views == []  # it could not be counted, and nobody was disturbed
+
+
+async def test_a_viewer_waits_for_a_metadata_service_that_cannot_answer_yet(
+    three: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smart_client, "MANIFEST_PAUSE_S", 0.01)
+    three.metadata.failing = True
+    playing = asyncio.create_task(play(three))
+    await until(lambda: three.metadata.manifest_requests > 2 * RETRIES)
+    three.metadata.failing = False
+    assert (await playing).sha256 == three.sha256
+
+
+async def test_a_viewers_patience_for_the_manifest_ends(three: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smart_client, "MANIFEST_PAUSE_S", 0.01)
+    three.metadata.failing = True
+    with pytest.raises(UnavailableError, match="database"):
+        await SmartClient([three.metadata.url], patience_s=0.1).play_video(VIDEO, speed=0)
+
+
+async def test_nobody_waits_where_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    async with asyncio.timeout(DEADLINE_S):
+        with pytest.raises(RemoteError, match="Cannot connect"):
+            await SmartClient([f"http://127.0.0.1:{port}"], patience_s=100 * DEADLINE_S).play_video(VIDEO)
 
 
 async def test_a_view_is_counted_once_and_only_when_playback_starts(three: FakeCluster) -> None:

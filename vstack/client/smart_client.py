@@ -26,15 +26,18 @@ from vstack.client.session import MANIFEST_TIMEOUT_S, PlaybackSession, Services
 from vstack.core.playback.buffer import BufferRules
 from vstack.core.playback.machine import PATIENCE_S, Playback
 from vstack.core.playback.scoring import NodeTable
-from vstack.errors import InvalidRequestError
+from vstack.errors import InvalidRequestError, RemoteError, UnavailableError
 from vstack.rpc.http import new_session
 from vstack.rpc.metadata import MetadataClient
 from vstack.rpc.storage import StorageClient
 from vstack.wire.client import MAX_SPEED
+from vstack.wire.metadata import Manifest
 
 log = structlog.get_logger()
 
 DEFAULT_METADATA_URLS: Final = ("http://localhost:8080",)
+MANIFEST_PAUSE_S: Final = 1.0
+"""Before the metadata services are asked again, all of which were tried with retries."""
 
 
 class SmartClient:
@@ -42,7 +45,7 @@ class SmartClient:
 
     `session` is an HTTP session to share (it stays open); without one the client has its own. Connections and the
     monitor live while the client is entered or a video plays; nothing is left after that. `patience_s` is how long a
-    viewer who sees nothing waits for a chunk before the playback fails.
+    viewer who sees nothing waits, for the manifest or for a chunk, before the playback fails.
     """
 
     def __init__(
@@ -105,7 +108,7 @@ class SmartClient:
             raise RuntimeError("enter the client (async with) before prepare")
         loop = asyncio.get_running_loop()
         begun_s = loop.time()
-        manifest = await self._services.metadata.manifest(video_id, timeout_s=MANIFEST_TIMEOUT_S)
+        manifest = await self._await_manifest(self._services.metadata, video_id)
         plan = to_plan(manifest)
         playback = Playback(
             plan,
@@ -127,6 +130,22 @@ class SmartClient:
         )
         self._sessions = [known for known in self._sessions if not known.over] + [session]
         return session
+
+    async def _await_manifest(self, metadata: MetadataClient, video_id: str) -> Manifest:
+        """While the services cannot tell, the viewer waits: a database that fails over is back within seconds. Where
+        nobody listens, it is told at once.
+        """
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._patience_s
+        while True:
+            try:
+                return await metadata.manifest(video_id, timeout_s=MANIFEST_TIMEOUT_S)
+            except (RemoteError, UnavailableError) as error:
+                nobody = isinstance(error.__cause__, aiohttp.ClientConnectorError)
+                if nobody or loop.time() + MANIFEST_PAUSE_S > deadline_s:
+                    raise
+                log.info("manifest_awaited", video_id=video_id, reason=str(error))
+            await asyncio.sleep(MANIFEST_PAUSE_S * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
 
     def _named_nodes(self) -> frozenset[str]:
         """The nodes of what plays now, or played last."""

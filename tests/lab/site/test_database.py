@@ -17,7 +17,7 @@ INVENTORY = ROOT / "ansible/inventories/lab-ha"
 
 
 @pytest.fixture(scope="module")
-def available(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def set_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A site with Patroni, made by the playbooks from blank hosts."""
     site = Site("trial-ha", INVENTORY, tmp_path_factory.mktemp("site-ha"))
     site.lab("cache", timeout_s=1800)
@@ -26,10 +26,18 @@ def available(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         site.up(*DATABASE_HOSTS, "meta1", "meta2", *(f"{host}:1:{2 * DISK_MB}" for host in STORAGE_HOSTS))
         run = site.playbook("site")
         print(f"\nsite.yml with Patroni: {run.seconds:.0f} s")
-        site.until_healthy(NODES)
         yield site
     finally:
         site.lab("down")
+
+
+@pytest.fixture
+def available(set_up: Site) -> Site:
+    """The site, with all of its database servers."""
+    set_up.lab("power-on", *DATABASE_HOSTS)
+    until(lambda: whole(set_up, "db1"), "three database servers")
+    set_up.until_healthy(NODES)
+    return set_up
 
 
 def roles(site: Site, host: str) -> dict[str, str]:
@@ -58,7 +66,6 @@ def require_playable(site: Site, videos: list[str], workdir: Path) -> None:
 
 def test_the_primary_loses_its_power_under_load(available: Site, video: Path, tmp_path: Path) -> None:
     site = available
-    until(lambda: whole(site, "db1"), "three database servers")
     primary = next(name for name, role in roles(site, "db1").items() if role == "leader")
     other = next(host for host in DATABASE_HOSTS if host != primary)
     with site.load(video) as load, site.writes() as writes:
