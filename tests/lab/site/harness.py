@@ -145,7 +145,8 @@ class Site:
         done = subprocess.run(
             [
                 DEPLOY / "ansible-playbook",
-                *("-i", str(self.hosts_file), "-i", str(self.inventory)),
+                # The site first: the inventory that names a host first is what its playbooks call the site.
+                *("-i", str(self.inventory), "-i", str(self.hosts_file)),
                 f"playbooks/{name}.yml",
                 *(f"-e{extra}" for extra in self.extra),
                 *arguments,
