@@ -1,4 +1,4 @@
-"""The database's hosts die: one of three under load, and then all of them at once, with nothing left but the backup."""
+"""The database's hosts die: one of three under load, one for good, and all of them at once, with only the backup left."""
 
 import json
 from collections.abc import Iterator
@@ -81,6 +81,23 @@ def test_the_primary_loses_its_power_under_load(available: Site, video: Path, tm
     assert roles(site, other)[primary] != "leader"
     require_playable(site, [*load.stored, stored], tmp_path)
     print(f"{len(load.stored) + 1} acknowledged videos played in full")
+
+
+def test_a_database_host_is_replaced(available: Site, video: Path, tmp_path: Path) -> None:
+    """A blank host with the name of one that was lost, of etcd too: site.yml is all that it takes."""
+    site = available
+    stored = site.upload(video, "before the host was lost")
+    site.down("db2")
+    site.up("db2")
+    run = site.playbook("site")
+    seconds = until(lambda: whole(site, "db2"), "the new host is one of three")
+    print(f"\nsite.yml with a blank database host: {run.seconds:.0f} s; it follows {seconds:.0f} s later")
+    site.until_healthy(NODES)
+
+    # The others' votes are not enough for the new host to be idle: it is needed now.
+    site.lab("power-cut", "db3")
+    until(lambda: "leader" in roles(site, "db2").values(), "a primary, with the new host's vote")
+    require_playable(site, [stored, site.upload(video, "after the host was replaced")], tmp_path)
 
 
 def test_all_database_hosts_are_lost(available: Site, video: Path, tmp_path: Path) -> None:
