@@ -108,11 +108,22 @@ def test_all_database_hosts_are_lost(available: Site, video: Path, tmp_path: Pat
 
     site.down(*DATABASE_HOSTS)
     site.up(*DATABASE_HOSTS)
-    restore = site.playbook("restore", f"-erestore_confirm={INVENTORY.name}")
-    print(f"\nrestore.yml onto blank hosts: {restore.seconds:.0f} s")
-    site.until_healthy(NODES)
+    confirmed = f"-erestore_confirm={INVENTORY.name}"
+    site.lab("power-cut", "store5")
+    refused = site.playbook("restore", confirmed, check=False)
+    assert refused.status != 0
+    assert "These storage nodes do not answer" in refused.output
+    assert site.nodes() == [], "the metadata service runs on a database that was not reconciled"
+
+    restore = site.playbook("restore", confirmed, "-erestore_without_nodes=true")
+    print(
+        f"\nrestore.yml onto blank hosts: {refused.seconds:.0f} s until a storage host is missed, {restore.seconds:.0f} s"
+    )
+    site.until_healthy(NODES - 1)
     require_playable(site, [*before, *after], tmp_path)
 
+    site.lab("power-on", "store5")
+    site.until_healthy(NODES)
     site.playbook("site")
     require_playable(site, [*before, *after, site.upload(video, "after the restore")], tmp_path)
     print(f"{len(before) + len(after)} acknowledged videos played in full, half of them newer than the backup")
