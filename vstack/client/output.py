@@ -1,4 +1,4 @@
-"""Where played bytes go: hashed and written in order, off the event loop where a write may block."""
+"""Where played bytes go: hashed and written in order, off the event loop."""
 
 import asyncio
 import hashlib
@@ -33,11 +33,8 @@ class Output:
                 raise OutputError(f"cannot write {self._path}: {error.strerror}") from error
 
     async def write(self, data: bytes) -> None:
-        """Take all of `data`. Mere hashing stays on the loop: at most 1.3 ms, which is less than a thread costs."""
-        if self._stream is None:
-            self._digest.update(data)
-        else:
-            await asyncio.to_thread(self._write, self._stream, data)
+        """Take all of `data`."""
+        await asyncio.to_thread(self._write, data)
         self.size_bytes += len(data)
 
     async def close(self) -> None:
@@ -48,11 +45,13 @@ class Output:
             except OSError as error:
                 raise OutputError(f"cannot write {self._path}: {error.strerror}") from error
 
-    def _write(self, stream: BinaryIO, data: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         self._digest.update(data)
+        if self._stream is None:
+            return
         rest = memoryview(data)
         try:
             while rest:  # an unbuffered stream may take less than it is given
-                rest = rest[stream.write(rest) :]
+                rest = rest[self._stream.write(rest) :]
         except (OSError, ValueError) as error:
             raise OutputError(f"the output takes no more bytes: {error}") from error
